@@ -1,0 +1,61 @@
+#pragma once
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/tensor_convert.h"
+#include "config/config.h"
+#include "model/uvit.h"
+
+namespace uvit {
+
+/// What state.json says beside the tensors. Format 1.
+struct CheckpointState {
+  std::int64_t step = 0;           ///< optimizer steps done
+  std::int64_t images_seen = 0;    ///< also the data position: the global sample index of the next image
+  Config config;
+  AttentionPlan plan;
+  double eval_loss = -1;           ///< held-out loss at this step; < 0: not taken
+  std::vector<std::string> class_names;
+};
+
+/// Everything of one training moment. ema: profile ("0.9999") -> parameters.
+struct CheckpointTensors {
+  NamedTensors model;
+  std::map<std::string, NamedTensors> ema;
+  NamedTensors optimizer;
+};
+
+/// Writes RUN/checkpoints/step-N/{model,ema_<profile>,optimizer}.safetensors and state.json (with a CRC-32 per tensor) under step-N.tmp, syncs, renames, and
+/// points RUN/checkpoints/latest at it. Throws Error (no space, not writable) and leaves nothing half-written. @return the step folder
+std::filesystem::path save_checkpoint(const std::filesystem::path& run, const CheckpointState& state, const CheckpointTensors& tensors);
+/// Points RUN/checkpoints/<name> at a step folder (a relative symbolic link, replaced atomically).
+void link_checkpoint(const std::filesystem::path& run, const std::string& name, const std::filesystem::path& step_folder);
+/// Removes the oldest step folders beyond `keep`, sparing what latest and best point at.
+void prune_checkpoints(const std::filesystem::path& run, std::int64_t keep);
+
+/// The step folder that a run folder, or a step folder, names. Throws Error where there is none.
+std::filesystem::path find_step_folder(const std::filesystem::path& path);
+/// Reads and verifies (checksums, format) one step folder. Throws Error naming the damaged file or tensor.
+std::pair<CheckpointState, CheckpointTensors> load_checkpoint(const std::filesystem::path& step_folder);
+
+/// A network ready to sample from.
+struct LoadedModel {
+  std::shared_ptr<UViT> model;
+  Config config;
+  std::vector<std::string> class_names;
+  std::int64_t step = -1;        ///< -1: not known
+  std::string weights;           ///< "ema_0.9999", "model", or the file's name
+  std::string weights_hash;      ///< SHA-256 of the weights file
+  std::filesystem::path file;
+};
+
+/// Loads weights from a run folder, a step folder, a .safetensors file or an official .pth: wherever a CHECKPOINT is asked for.
+/// @param ema     EMA weights (the first profile) of a checkpoint; false: the raw ones
+/// @param config  needed for a bare weight file, which does not say its heads or its diffusion; for a run it must be empty
+LoadedModel load_model(const std::filesystem::path& path, bool ema = true, const std::optional<Config>& config = std::nullopt);
+
+}  // namespace uvit

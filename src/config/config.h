@@ -1,0 +1,119 @@
+#pragma once
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace uvit {
+
+// One plain struct a section of the TOML file, defaults beside the fields. Keys are bound to fields in config.cpp and nowhere else.
+
+struct ModelConfig {
+  std::int64_t patch_size = 2;       ///< pixels; divides both sides of the image
+  std::int64_t embed_dim = 512;      ///< width of a token
+  std::int64_t depth = 12;           ///< in-blocks + out-blocks; an odd depth runs as depth - 1 (as the official code does)
+  std::int64_t num_heads = 8;
+  double mlp_ratio = 4.0;            ///< hidden width of the MLP = int(embed_dim * mlp_ratio)
+  bool qkv_bias = false;
+  bool mlp_time_embed = false;       ///< Linear, SiLU, Linear behind the sinusoidal timestep embedding
+  bool conv = true;                  ///< 3x3 convolution after un-patchify
+  bool skip = true;                  ///< long skip connections
+  std::int64_t context_dim = 0;      ///< width of context (text) tokens; 0: none. Official: clip_dim
+  std::int64_t context_tokens = 0;   ///< number of context tokens. Official: num_clip_token
+  std::vector<std::string> attention = {"softmax"};                  ///< one kind, or one a block in running order (in.0 ... mid ... out.k)
+  std::vector<std::string> softmax_blocks = {"first", "last"};       ///< blocks that stay softmax when `attention` is one kind: "first", "last", or "in.1", "mid", "out.0"; [] for none
+  std::string attention_backend = "eager";                           ///< "eager": plain ATen operations
+};
+
+struct DiffusionConfig {
+  std::string schedule = "vp_linear";     ///< row of the schedule table
+  std::string prediction = "eps";         ///< what the network predicts: eps, x0, v
+  double label_dropout = 0.0;             ///< probability that a training label becomes the null label, for classifier-free guidance
+};
+
+struct DataConfig {
+  std::string dataset = "fashion_mnist";  ///< row of the dataset table
+  std::string path;                       ///< file or folder; "" = the default of the dataset
+  std::vector<std::int64_t> image_size = {28};  ///< pixels: [side] or [height, width]
+  std::int64_t channels = 1;              ///< 1 grey, 3 RGB, 4 RGBA
+  std::int64_t num_classes = 0;           ///< K real classes; 0: unconditional. With label_dropout the embedding has K + 1 rows, null = K
+  bool flip = false;                      ///< random horizontal flip
+  std::int64_t workers = 1;               ///< loader threads
+  std::int64_t prefetch = 4;              ///< batches held ready
+  std::string on_error = "fail";          ///< a broken image: "fail" names it and stops; "skip" leaves it out and counts it
+  std::int64_t limit = 0;                 ///< use only the first images; 0: all
+
+  std::int64_t height() const { return image_size.front(); }
+  std::int64_t width() const { return image_size.back(); }
+};
+
+struct OptimizerConfig {
+  double lr = 2e-4;
+  std::array<double, 2> betas = {0.99, 0.999};
+  double eps = 1e-8;
+  double weight_decay = 0.03;
+  std::string decay = "all";              ///< "all" (official) or "matrices": leaves out norms, biases, embeddings and attention scalars
+  std::int64_t warmup_steps = 2500;       ///< step i uses lr * min(i / warmup_steps, 1), so step 0 has rate 0; <= 0: constant
+  std::string lr_schedule = "constant";   ///< after warm-up: "constant" (official) or "cosine" (to 0 at train.steps)
+  double clip_grad_norm = 0.0;            ///< largest global gradient norm; 0: no clipping
+};
+
+struct TrainConfig {
+  std::int64_t steps = 500000;            ///< optimizer steps
+  std::int64_t batch_size = 128;          ///< global batch, in images
+  std::int64_t micro_batch_size = 0;      ///< images a forward pass; 0 = batch_size. Smaller accumulates gradients
+  std::uint64_t seed = 0;
+  std::vector<double> ema_decay = {0.9999};  ///< one EMA profile a rate
+  std::string precision = "fp32";         ///< fp32 | bf16 | fp16: autocast; weights, EMA and optimizer state stay fp32
+  std::string device = "cpu";             ///< "cpu" or "cuda"
+  std::int64_t threads = 0;               ///< intra-op threads; 0: all cores
+  std::int64_t log_every = 50;            ///< steps
+  std::int64_t eval_every = 2500;         ///< steps between held-out losses; 0: never
+  std::int64_t eval_images = 512;         ///< held-out images a loss is taken over
+  std::int64_t sample_every = 0;          ///< steps between sample grids; 0: never
+  std::int64_t checkpoint_every = 2500;   ///< steps
+  std::int64_t keep_checkpoints = 3;      ///< the newest ones kept, beside the best; 0: all
+};
+
+struct SampleConfig {
+  std::string solver = "dpm_solver_pp_2m";  ///< row of the solver table
+  std::int64_t num_steps = 50;
+  double guidance_scale = 1.0;            ///< s in u + s (c - u); 1 is off. The U-ViT papers' w is s - 1
+  std::int64_t batch_size = 50;           ///< images a network call; the last micro-batch is padded to it
+  std::uint64_t seed = 0;                 ///< image i has seed + i
+  std::string precision = "fp32";
+  bool ema = true;
+  std::array<std::int64_t, 2> grid = {5, 10};  ///< rows, columns of a grid
+};
+
+struct EvalConfig {
+  std::string metric = "fmnist-cnn";      ///< row of the feature network table
+  std::int64_t num_images = 2000;
+};
+
+struct Config {
+  ModelConfig model;
+  DiffusionConfig diffusion;
+  DataConfig data;
+  OptimizerConfig optimizer;
+  TrainConfig train;
+  SampleConfig sample;
+  EvalConfig eval;
+};
+
+/// Reads a TOML file and applies "section.key=value" overrides. Throws Error, naming file, line and the nearest key, for an unknown
+/// key, a wrong type, a value out of range, or syntax that is not TOML; checks every field (validate).
+Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+Config parse_config(const std::string& text, const std::string& origin, const std::vector<std::string>& overrides = {});
+
+/// Every section and key with its value, as TOML that parse_config reads back to an equal Config.
+std::string to_toml(const Config& config);
+
+/// Range and consistency checks that need no table: positive sizes, patch divides image, heads divide width, lists of the right length.
+void validate(const Config& config);
+
+/// "section.key  (default)  what it is", one line a key: the text of `uvit train --help-keys`.
+std::string describe_keys();
+
+}  // namespace uvit

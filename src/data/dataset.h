@@ -1,0 +1,46 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+
+namespace uvit {
+
+/// Images of one size with labels. Reading is const and safe from many threads.
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+  virtual std::int64_t size() const = 0;
+  virtual std::int64_t channels() const = 0;
+  virtual std::int64_t height() const = 0;
+  virtual std::int64_t width() const = 0;
+  virtual std::int64_t num_classes() const = 0;  ///< 0 where images have no class
+  virtual std::vector<std::string> class_names() const { return {}; }
+  /// Class of image `index`, in [0, num_classes); 0 without classes.
+  virtual std::int64_t label(std::int64_t index) const = 0;
+  /// Writes image `index` as uint8 [C, H, W]. Throws Error naming the image when it cannot be read.
+  virtual void read(std::int64_t index, std::span<std::uint8_t> pixels) const = 0;
+  /// Name of image `index` for messages: a file name, or "file.gz[17]".
+  virtual std::string describe(std::int64_t index) const = 0;
+};
+
+enum class Split { train, test };
+
+/// A row of the dataset table.
+struct DatasetRow {
+  std::string name;
+  std::string description;
+  std::string default_path;
+  /// Opens the data that `config` names. Throws Error for a missing or truncated file, or images smaller than asked.
+  std::unique_ptr<Dataset> (*open)(const DataConfig& config, Split split);
+};
+
+std::span<const DatasetRow> dataset_table();
+
+/// Opens config.dataset and checks it against config: channels, size, number of classes.
+std::unique_ptr<Dataset> open_dataset(const DataConfig& config, Split split);
+
+}  // namespace uvit

@@ -1,0 +1,32 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <vector>
+
+namespace uvit {
+
+/// uint8 image, [C, H, W] row-major, C = 1 grey, 3 RGB, 4 RGBA.
+struct Image {
+  std::int64_t channels = 0, height = 0, width = 0;
+  std::vector<std::uint8_t> pixels;
+};
+
+/// Decodes JPEG, PNG, WebP or BMP and converts it to `channels`. 16-bit and palette images are reduced to 8 bits. Throws Error naming the file.
+Image read_image(const std::filesystem::path& path, std::int64_t channels);
+
+/// Scales the image (area filter when it shrinks) so that height x width is covered, then cuts the centre.
+/// Throws Error when the image is smaller than asked: images are never enlarged.
+Image resize_and_center_crop(const Image& image, std::int64_t height, std::int64_t width);
+
+std::vector<std::byte> encode_png(const Image& image);
+void write_png(const std::filesystem::path& path, const Image& image);
+
+/// Pixels of a sample in [-1, 1]: clamp((x + 1) / 2, 0, 1) * 255 + 0.5, truncated (as torchvision's save_image does).
+std::vector<std::uint8_t> quantise(std::span<const float> values);
+
+/// Lays equal images out in rows x columns, with `padding` pixels between them.
+Image make_grid(const std::vector<Image>& images, std::int64_t columns, std::int64_t padding = 2);
+
+}  // namespace uvit

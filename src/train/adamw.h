@@ -1,0 +1,34 @@
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "checkpoint/tensor_convert.h"
+#include "config/config.h"
+
+namespace uvit {
+
+/// Learning rate of step i = 0, 1, 2, ...: lr * min(i / warmup_steps, 1), so that the first step has rate 0 (official); then constant, or a
+/// cosine to 0 at `steps`.
+double learning_rate(const OptimizerConfig& config, std::int64_t step, std::int64_t steps);
+
+/// Scales all gradients by min(1, max_norm / (norm + 1e-6)) when max_norm > 0. @return the norm before
+double clip_gradients(const NamedTensors& parameters, double max_norm);
+
+/// AdamW (Loshchilov & Hutter, arXiv:1711.05101), as torch's: p *= 1 - lr wd; p -= lr / (1 - b1^k) * m / (sqrt(v) / sqrt(1 - b2^k) + eps).
+class AdamW {
+ public:
+  AdamW(const OptimizerConfig& config, NamedTensors parameters);
+  void step(double lr);
+  std::int64_t steps_done() const { return step_; }
+  NamedTensors state() const;  ///< "exp_avg.<name>", "exp_avg_sq.<name>", "step"
+  void load(const NamedTensors& state);
+
+ private:
+  OptimizerConfig config_;
+  NamedTensors parameters_;
+  std::vector<at::Tensor> exp_avg_, exp_avg_sq_;
+  std::vector<bool> decayed_;
+  std::int64_t step_ = 0;
+};
+
+}  // namespace uvit

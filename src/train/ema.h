@@ -1,0 +1,23 @@
+#pragma once
+#include <string>
+
+#include "checkpoint/tensor_convert.h"
+
+namespace uvit {
+
+/// Exponential moving average of parameters: starts as a copy; after each optimizer step e = rate e + (1 - rate) p, multiplied first, then added (official order).
+class Ema {
+ public:
+  Ema(double rate, const NamedTensors& parameters);
+  void update(const NamedTensors& parameters);
+  double rate() const { return rate_; }
+  std::string profile() const;  ///< "0.9999": the name in files
+  const NamedTensors& parameters() const { return average_; }
+  void load(const NamedTensors& saved);
+
+ private:
+  double rate_;
+  NamedTensors average_;
+};
+
+}  // namespace uvit

@@ -1,0 +1,31 @@
+#pragma once
+#include <filesystem>
+#include <string>
+
+#include "config/config.h"
+
+namespace uvit {
+
+struct TrainRequest {
+  Config config;
+  std::filesystem::path run;  ///< run folder
+  bool resume = false;        ///< go on from RUN/checkpoints/latest; without it a run folder with checkpoints is refused
+};
+
+struct TrainResult {
+  std::int64_t step = 0;
+  double loss = 0;                 ///< of the last step
+  double eval_loss = -1;
+  double images_per_second = 0;    ///< training steps alone, without evaluation, grids and checkpoints
+  std::filesystem::path checkpoint;
+  bool interrupted = false;        ///< SIGINT or SIGTERM: saved and stopped before the last step
+};
+
+/// Trains to config.train.steps. Writes RUN/config.toml, metrics.jsonl, the event file, grids and checkpoints. A loss that is not finite throws Error naming the
+/// step, with the last good checkpoint kept. Bit-equal to an uninterrupted run when resumed (CPU, equal thread count).
+TrainResult train(const TrainRequest& request);
+
+/// SIGINT and SIGTERM set a flag that training looks at after each step.
+void install_signal_handlers();
+
+}  // namespace uvit
