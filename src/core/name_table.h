@@ -6,7 +6,8 @@
 
 namespace uvit {
 
-/// The candidate with the smallest edit distance to `name` (Levenshtein, case folded), or "" where none is near enough to be meant.
+/// The candidate with the smallest edit distance to `name` (Levenshtein, case folded), else the first that begins with `name`, or "" where none is near
+/// enough to be meant.
 std::string nearest_name(std::string_view name, std::span<const std::string> candidates);
 
 /// Throws Error: "unknown WHAT 'NAME': did you mean 'X'? There are: a, b, c".

@@ -11,7 +11,8 @@ class Progress {
  public:
   /// @param what  what is being done, for instance "train"
   /// @param total number of units; @param unit for the rate, for instance "images"
-  Progress(std::string what, std::int64_t total, std::string unit);
+  /// @param already units done before the start (a resumed run): they count as done and not in the rate
+  Progress(std::string what, std::int64_t total, std::string unit, std::int64_t already = 0);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -24,7 +25,7 @@ class Progress {
  private:
   void show(const std::string& note, bool last);
   std::string what_, unit_, note_;
-  std::int64_t total_, done_ = 0;
+  std::int64_t total_, already_, done_;
   std::chrono::steady_clock::time_point start_, shown_at_;
   bool terminal_, shown_ = false, finished_ = false;
 };

@@ -4,6 +4,6 @@
 namespace uvit {
 
 std::string version();     ///< for instance "0.1.0"
-std::string git_commit();  ///< short hash of the source that was configured, with "-dirty"; "unknown" outside a clone
+std::string git_commit();  ///< short hash of the source that was built, with "-dirty"; "unknown" outside a clone
 
 }  // namespace uvit
