@@ -28,6 +28,11 @@ add_library(uvit_torch INTERFACE)
 add_library(uvit::torch ALIAS uvit_torch)
 target_include_directories(uvit_torch SYSTEM INTERFACE
   "${UVIT_TORCH_ROOT}/include" "${UVIT_TORCH_ROOT}/include/torch/csrc/api/include")
+# LibTorch's include folder brings a newer fmt whose library it does not export: the system's headers, which fit the library we link, go first.
+find_path(UVIT_FMT_INCLUDE fmt/core.h REQUIRED)
+file(MAKE_DIRECTORY "${PROJECT_BINARY_DIR}/fmt_first")
+file(CREATE_LINK "${UVIT_FMT_INCLUDE}/fmt" "${PROJECT_BINARY_DIR}/fmt_first/fmt" SYMBOLIC)
+target_include_directories(uvit_torch SYSTEM BEFORE INTERFACE "${PROJECT_BINARY_DIR}/fmt_first")
 target_link_libraries(uvit_torch INTERFACE "${UVIT_TORCH_ROOT}/lib/libtorch_cpu.so" "${UVIT_TORCH_ROOT}/lib/libc10.so"
   OpenMP::OpenMP_CXX)
 

@@ -2,6 +2,7 @@
 #include <torch/nn/module.h>
 #include <torch/nn/modules/linear.h>
 
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -38,6 +39,9 @@ struct AttentionKind {
   std::string name;
   std::string description;  ///< formula and source
   std::shared_ptr<Attention> (*make)(const AttentionOptions& options);
+  /// The weights w of o = w v from the scores, in plain ATen operations.
+  /// @param scores [N, L, Lk], float32 or float64; @param hidden bool [L, Lk], true where a key is not visible; undefined: all are. Every row sees a key.
+  at::Tensor (*weights)(const at::Tensor& scores, const at::Tensor& hidden);
 };
 
 std::span<const AttentionKind> attention_kinds();

@@ -1,12 +1,9 @@
 #pragma once
 #include <torch/nn/module.h>
-#include <torch/nn/modules/conv.h>
-#include <torch/nn/modules/embedding.h>
-#include <torch/nn/modules/linear.h>
-#include <torch/nn/modules/normalization.h>
 
+#include <cstdint>
 #include <memory>
-#include <vector>
+#include <string>
 
 #include "attention/attention.h"
 #include "attention/plan.h"
@@ -34,15 +31,18 @@ at::Tensor timestep_embedding(const at::Tensor& t, std::int64_t dim);
 /// [B, N, p*p*C] -> [B, C, H, W]: tokens in raster order, inside a token (row, column, channel) with the channel fastest. H and W in pixels.
 at::Tensor unpatchify(const at::Tensor& tokens, std::int64_t channels, std::int64_t height, std::int64_t width, std::int64_t patch_size);
 
+/// [B, C, H, W] -> [B, N, C*p*p]: tokens in raster order, inside a token (channel, row, column) as in the weight of the patch convolution.
+at::Tensor patchify(const at::Tensor& image, std::int64_t patch_size);
+
 /// U-ViT (Bao et al., arXiv:2209.12152) and, by its attention plan, U-ViC (arXiv:2411.07176). Parameter names are those of the official state dicts.
 class UViT : public torch::nn::Module {
  public:
   explicit UViT(const UViTOptions& options);
   ~UViT() override;
 
-  /// @param x [B, C, H, W]; @param t [B] network time (999 t for continuous training, a step number for discrete)
+  /// @param x [B, C, H, W], any floating dtype; @param t [B] network time (999 t for continuous training, a step number for discrete)
   /// @param y [B] int64 labels, undefined without label token; @param context [B, tokens, context_dim], undefined without context
-  /// @return  [B, C, H, W]. Throws Error for inputs that do not fit the options.
+  /// @return  [B, C, H, W], x's dtype. Throws Error for inputs that do not fit the options. Under autocast the tokens between blocks and the norms stay float32.
   at::Tensor forward(const at::Tensor& x, const at::Tensor& t, const at::Tensor& y = {}, const at::Tensor& context = {});
 
   /// Official initial values drawn from (seed, name of the parameter): Linear N(0, 0.02) (truncated at +-2), zero bias; pos_embed 0.02;
@@ -56,6 +56,7 @@ class UViT : public torch::nn::Module {
 
  private:
   struct Impl;
+  at::Tensor embed(const at::Tensor& x, const at::Tensor& t, const at::Tensor& y, const at::Tensor& context) const;
   UViTOptions options_;
   std::unique_ptr<Impl> impl_;
 };

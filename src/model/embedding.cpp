@@ -1,0 +1,33 @@
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "model/uvit.h"
+
+namespace uvit {
+
+at::Tensor timestep_embedding(const at::Tensor& t, std::int64_t dim) {
+  const std::int64_t half = dim / 2;
+  // The official code's float32 operations in its order: at t = 999 another rounding of the angle shows in the fifth digit.
+  const at::Tensor indices = at::arange(half, at::TensorOptions().dtype(at::kFloat).device(t.device()));
+  const at::Tensor frequencies = at::exp(indices.mul(-std::log(10000.0)).div(static_cast<double>(half)));
+  const at::Tensor angles = t.to(at::kFloat).unsqueeze(1) * frequencies.unsqueeze(0);
+  const at::Tensor table = at::cat({angles.cos(), angles.sin()}, 1);
+  return dim % 2 == 1 ? at::constant_pad_nd(table, {0, 1}) : table;
+}
+
+at::Tensor patchify(const at::Tensor& image, std::int64_t patch_size) {
+  const std::int64_t batch = image.size(0), channels = image.size(1), rows = image.size(2) / patch_size, columns = image.size(3) / patch_size;
+  return image.reshape({batch, channels, rows, patch_size, columns, patch_size})
+      .permute({0, 2, 4, 1, 3, 5})
+      .reshape({batch, rows * columns, channels * patch_size * patch_size});
+}
+
+at::Tensor unpatchify(const at::Tensor& tokens, std::int64_t channels, std::int64_t height, std::int64_t width, std::int64_t patch_size) {
+  const std::int64_t batch = tokens.size(0), rows = height / patch_size, columns = width / patch_size;
+  return tokens.reshape({batch, rows, columns, patch_size, patch_size, channels})
+      .permute({0, 5, 1, 3, 2, 4})
+      .reshape({batch, channels, height, width});
+}
+
+}  // namespace uvit

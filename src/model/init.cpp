@@ -1,0 +1,67 @@
+#include <torch/torch.h>
+
+#include <cmath>
+#include <vector>
+
+#include "core/random.h"
+#include "model/uvit.h"
+
+namespace uvit {
+namespace {
+
+/// Fills parameters from streams keyed by (seed, parameter name): a parameter's values depend on nothing else of the model.
+class Initialiser {
+ public:
+  explicit Initialiser(std::uint64_t seed) : seed_(seed) {}
+
+  void normal(const std::string& name, const at::Tensor& parameter, float std) {
+    values_.resize(static_cast<std::size_t>(parameter.numel()));
+    stream(name).fill_normal(values_);
+    copy_to(parameter, std);
+  }
+
+  void uniform(const std::string& name, const at::Tensor& parameter, float bound) {
+    values_.resize(static_cast<std::size_t>(parameter.numel()));
+    stream(name).fill_uniform(values_, -bound, bound);
+    copy_to(parameter, 1.0F);
+  }
+
+ private:
+  RandomStream stream(const std::string& name) const { return {seed_, RandomPurpose::init, hash_name(name)}; }
+  void copy_to(at::Tensor parameter, float factor) {
+    parameter.copy_(at::from_blob(values_.data(), parameter.sizes(), at::TensorOptions().dtype(at::kFloat)).mul(factor));
+  }
+
+  std::uint64_t seed_;
+  std::vector<float> values_;
+};
+
+void initialise_module(Initialiser& init, const std::string& name, torch::nn::Module& module) {
+  if (auto* linear = module.as<torch::nn::Linear>()) {
+    init.normal(name + ".weight", linear->weight, 0.02F);
+    if (linear->bias.defined()) linear->bias.zero_();
+  } else if (auto* conv = module.as<torch::nn::Conv2d>()) {
+    // torch's default, kaiming uniform with a = sqrt(5): U(-b, b), b = 1 / sqrt(fan in), for weight and bias alike
+    const float bound = 1.0F / std::sqrt(static_cast<float>(conv->weight[0].numel()));
+    init.uniform(name + ".weight", conv->weight, bound);
+    init.uniform(name + ".bias", conv->bias, bound);
+  } else if (auto* embedding = module.as<torch::nn::Embedding>()) {
+    init.normal(name + ".weight", embedding->weight, 1.0F);
+  } else if (auto* norm = module.as<torch::nn::LayerNorm>()) {
+    norm->weight.fill_(1.0);
+    norm->bias.zero_();
+  }
+}
+
+}  // namespace
+
+void UViT::initialise(std::uint64_t seed) {
+  const torch::NoGradGuard no_grad;
+  Initialiser init(seed);
+  // The official truncation at +-2 is 100 standard deviations away: no draw ever meets it.
+  init.normal("pos_embed", named_parameters(false)["pos_embed"], 0.02F);
+  // Without UViT itself: asking for it throws where no shared_ptr holds it.
+  for (const auto& item : named_modules("", false)) initialise_module(init, item.key(), *item.value());
+}
+
+}  // namespace uvit
