@@ -40,7 +40,11 @@ struct DatasetRow {
 
 std::span<const DatasetRow> dataset_table();
 
-/// Opens config.dataset and checks it against config: channels, size, number of classes.
+/// Opens config.dataset, its images converted to config's channels and size, the first config.limit of them. Throws Error as the row's `open`, for an
+/// unknown name, and when config.num_classes is neither 0 nor the number of classes there are.
 std::unique_ptr<Dataset> open_dataset(const DataConfig& config, Split split);
+
+/// SHA-256 over the pixels of the first `limit` images (0: all) and their shape: the identity of a reference, whatever files it came from.
+std::string content_hash(const Dataset& dataset, std::int64_t limit = 0);
 
 }  // namespace uvit

@@ -13,8 +13,13 @@ struct Image {
   std::vector<std::uint8_t> pixels;
 };
 
-/// Decodes JPEG, PNG, WebP or BMP and converts it to `channels`. 16-bit and palette images are reduced to 8 bits. Throws Error naming the file.
+/// Decodes JPEG, PNG, WebP or BMP and converts it to `channels`. 16-bit and palette images are reduced to 8 bits (16 bits: the high byte); an EXIF
+/// orientation is not applied. Throws Error naming the file when it is missing, cut, damaged, or of another format.
 Image read_image(const std::filesystem::path& path, std::int64_t channels);
+
+/// Grey to colour repeats the value; colour to grey is ITU-R 601 luma in 16-bit fixed point, as Pillow rounds it; alpha is dropped, or added as 255.
+/// @param channels  1, 3 or 4, else Error
+Image convert_channels(const Image& image, std::int64_t channels);
 
 /// Scales the image (area filter when it shrinks) so that height x width is covered, then cuts the centre.
 /// Throws Error when the image is smaller than asked: images are never enlarged.
@@ -23,10 +28,11 @@ Image resize_and_center_crop(const Image& image, std::int64_t height, std::int64
 std::vector<std::byte> encode_png(const Image& image);
 void write_png(const std::filesystem::path& path, const Image& image);
 
-/// Pixels of a sample in [-1, 1]: clamp((x + 1) / 2, 0, 1) * 255 + 0.5, truncated (as torchvision's save_image does).
+/// Pixels of a sample in [-1, 1]: clamp((x + 1) / 2, 0, 1) * 255 + 0.5, truncated (as torchvision's save_image does). NaN becomes 0.
 std::vector<std::uint8_t> quantise(std::span<const float> values);
 
-/// Lays equal images out in rows x columns, with `padding` pixels between them.
+/// Lays equal images out in rows x columns, with `padding` white pixels between them; cells left over in the last row are white.
+/// Throws Error when the images differ in size or channels, or there is none.
 Image make_grid(const std::vector<Image>& images, std::int64_t columns, std::int64_t padding = 2);
 
 }  // namespace uvit

@@ -9,20 +9,20 @@ namespace uvit {
 
 /// Images in [-1, 1] (pixel / 127.5 - 1), [B, C, H, W] contiguous.
 struct Batch {
-  std::int64_t first_sample = 0;          ///< global sample index of images[0]: what training draws are keyed by
+  std::int64_t first_sample = 0;  ///< global sample index of images[0]: what training draws are keyed by
   std::vector<float> images;
-  std::vector<std::int64_t> labels;       ///< [B]
-  std::vector<std::int64_t> indexes;      ///< [B] positions in the dataset
+  std::vector<std::int64_t> labels;   ///< [B]
+  std::vector<std::int64_t> indexes;  ///< [B] positions in the dataset
 };
 
 struct LoaderOptions {
   std::uint64_t seed = 0;
   std::int64_t batch_size = 128;
-  std::int64_t first_sample = 0;          ///< where to start: the data position of a resumed run
+  std::int64_t first_sample = 0;  ///< where to start: the data position of a resumed run
   bool flip = false;
   std::int64_t workers = 1;
   std::int64_t prefetch = 4;
-  bool skip_broken = false;               ///< a broken image is left out and counted; its place is taken by the next one in the order
+  bool skip_broken = false;  ///< a broken image is left out and counted; its place is taken by the next one in the order
 };
 
 /// An endless stream of batches in a deterministic order: global sample n is image permutation(seed, n / N)[n % N]. What a batch holds is a
@@ -36,7 +36,7 @@ class DataLoader {
 
   /// The next batch; blocks until it is there. Rethrows what a worker threw.
   Batch next();
-  std::int64_t skipped() const;  ///< broken images left out so far
+  std::int64_t skipped() const;  ///< different broken images left out of the batches handed out so far
 
  private:
   struct State;

@@ -1,0 +1,15 @@
+#pragma once
+#include <memory>
+
+#include "data/dataset.h"
+
+// The datasets of the table, one .cpp each.
+namespace uvit {
+
+std::unique_ptr<Dataset> open_fashion_mnist(const DataConfig& config, Split split);
+std::unique_ptr<Dataset> open_idx(const DataConfig& config, Split split);
+std::unique_ptr<Dataset> open_cifar10(const DataConfig& config, Split split);
+std::unique_ptr<Dataset> open_cifar100(const DataConfig& config, Split split);
+std::unique_ptr<Dataset> open_folder(const DataConfig& config, Split split);
+
+}  // namespace uvit

@@ -1,0 +1,95 @@
+#include "data/image_check.h"
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "core/hash.h"
+
+namespace uvit {
+namespace {
+
+class Bytes {
+ public:
+  explicit Bytes(std::span<const std::byte> file) : file_(file) {}
+  std::size_t size() const { return file_.size(); }
+  std::uint32_t u8(std::size_t at) const { return std::to_integer<std::uint32_t>(file_[at]); }
+  std::uint32_t big16(std::size_t at) const { return u8(at) << 8 | u8(at + 1); }
+  std::uint32_t big32(std::size_t at) const { return big16(at) << 16 | big16(at + 2); }
+  std::uint32_t little16(std::size_t at) const { return u8(at) | u8(at + 1) << 8; }
+  std::uint32_t little32(std::size_t at) const { return little16(at) | little16(at + 2) << 16; }
+  bool has(std::size_t at, std::string_view text) const {
+    return at + text.size() <= size() && std::memcmp(file_.data() + at, text.data(), text.size()) == 0;
+  }
+  std::span<const std::byte> part(std::size_t at, std::size_t length) const { return file_.subspan(at, length); }
+
+ private:
+  std::span<const std::byte> file_;
+};
+
+std::string cut(std::size_t expected, std::size_t found) { return fmt::format("it is cut: expected {} bytes or more, found {}", expected, found); }
+
+// Chunks of (length, type, data, CRC-32 of type and data) up to IEND: PNG specification, section 5.3.
+std::string png_damage(const Bytes& file) {
+  std::size_t at = 8;
+  while (true) {
+    if (at + 12 > file.size()) return cut(at + 12, file.size());
+    const std::size_t length = file.big32(at);
+    if (at + 12 + length > file.size()) return cut(at + 12 + length, file.size());
+    if (crc32(file.part(at + 4, length + 4)) != file.big32(at + 8 + length)) return fmt::format("the chunk at byte {} has a wrong checksum", at);
+    if (file.has(at + 4, "IEND")) return "";
+    at += 12 + length;
+  }
+}
+
+// Segments of (0xFF, marker, length, data); after a start of scan, entropy-coded data runs to the next marker: ITU-T T.81, annex B.
+std::string jpeg_damage(const Bytes& file) {
+  std::size_t at = 2;
+  while (at + 1 < file.size()) {
+    if (file.u8(at) != 0xFF) return fmt::format("byte {} should start a marker", at);
+    const std::uint32_t marker = file.u8(at + 1);
+    if (marker == 0xD9) return "";
+    if (marker == 0xFF) {  // fill byte
+      ++at;
+      continue;
+    }
+    if (at + 3 >= file.size()) break;
+    at += 2 + file.big16(at + 2);
+    if (marker != 0xDA) continue;
+    const auto ends_scan = [&] {
+      const std::uint32_t next = file.u8(at + 1);
+      return file.u8(at) == 0xFF && next != 0 && next != 0xFF && !(next >= 0xD0 && next <= 0xD7);  // not a stuffed 0xFF, fill byte or restart
+    };
+    while (at + 1 < file.size() && !ends_scan()) ++at;
+  }
+  return fmt::format("it is cut: no end-of-image marker within its {} bytes", file.size());
+}
+
+std::string bmp_damage(const Bytes& file) {
+  if (file.size() < 54) return cut(54, file.size());
+  const std::uint64_t offset = file.little32(10), width = file.little32(18), bits = file.little16(28), compression = file.little32(30);
+  const std::uint64_t height = static_cast<std::uint64_t>(std::llabs(static_cast<std::int32_t>(file.little32(22))));
+  const bool uncompressed = compression == 0 || compression == 3;
+  const std::uint64_t expected = uncompressed ? offset + (width * bits + 31) / 32 * 4 * height : offset;
+  return file.size() < expected ? cut(expected, file.size()) : "";
+}
+
+}  // namespace
+
+std::string image_damage(std::span<const std::byte> bytes) {
+  const Bytes file(bytes);
+  if (file.size() == 0) return "it is empty";
+  if (file.has(0, "\x89PNG\r\n\x1a\n")) return png_damage(file);
+  if (file.has(0, "\xFF\xD8\xFF")) return jpeg_damage(file);
+  if (file.has(0, "RIFF") && file.has(8, "WEBP")) {
+    const std::size_t expected = 8 + static_cast<std::size_t>(file.little32(4));
+    return file.size() < expected ? cut(expected, file.size()) : "";
+  }
+  if (file.has(0, "BM")) return bmp_damage(file);
+  return "it is not a JPEG, PNG, WebP or BMP image";
+}
+
+}  // namespace uvit

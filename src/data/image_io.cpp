@@ -1,0 +1,170 @@
+#include "data/image_io.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <opencv2/core.hpp>
+#include <opencv2/core/utils/logger.hpp>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
+#include <string>
+
+#include "core/atomic_file.h"
+#include "core/error.h"
+#include "data/image_check.h"
+
+namespace uvit {
+namespace {
+
+// OpenCV would log its own lines beside our one error, and start threads under the loader's.
+void quieten_opencv() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
+    cv::setNumThreads(1);
+  });
+}
+
+// Interleaved BGR(A) of 8 or 16 bits -> planes of RGB(A), 8 bits.
+Image from_mat(const cv::Mat& mat) {
+  const int channels = mat.channels();
+  Image image{channels, mat.rows, mat.cols, std::vector<std::uint8_t>(static_cast<std::size_t>(channels) * mat.total())};
+  for (int c = 0; c < channels; ++c) {
+    const int source = channels >= 3 && c < 3 ? 2 - c : c;
+    std::uint8_t* out = image.pixels.data() + static_cast<std::size_t>(c) * mat.total();
+    for (int y = 0; y < mat.rows; ++y) {
+      for (int x = 0; x < mat.cols; ++x) {
+        const int at = x * channels + source;
+        *out++ = mat.depth() == CV_16U ? static_cast<std::uint8_t>(mat.ptr<std::uint16_t>(y)[at] >> 8) : mat.ptr<std::uint8_t>(y)[at];
+      }
+    }
+  }
+  return image;
+}
+
+cv::Mat to_mat(const Image& image) {
+  const int channels = static_cast<int>(image.channels);
+  cv::Mat mat(static_cast<int>(image.height), static_cast<int>(image.width), CV_8UC(channels));
+  const std::size_t plane = mat.total();
+  for (int c = 0; c < channels; ++c) {
+    const int target = channels >= 3 && c < 3 ? 2 - c : c;
+    for (std::size_t i = 0; i < plane; ++i) mat.data[i * channels + target] = image.pixels[c * plane + i];
+  }
+  return mat;
+}
+
+void require_channels(std::int64_t channels) {
+  if (channels != 1 && channels != 3 && channels != 4) throw Error(fmt::format("an image has 1, 3 or 4 channels, not {}", channels));
+}
+
+}  // namespace
+
+Image convert_channels(const Image& image, std::int64_t channels) {
+  require_channels(channels);
+  require_channels(image.channels);
+  if (image.channels == channels) return image;
+  const std::size_t plane = static_cast<std::size_t>(image.height * image.width);
+  Image out{channels, image.height, image.width, std::vector<std::uint8_t>(plane * static_cast<std::size_t>(channels), 255)};
+  if (channels == 1) {
+    const std::uint8_t *r = image.pixels.data(), *g = r + plane, *b = g + plane;
+    for (std::size_t i = 0; i < plane; ++i) out.pixels[i] = static_cast<std::uint8_t>((r[i] * 19595u + g[i] * 38470u + b[i] * 7471u + 0x8000u) >> 16);
+  } else {
+    for (std::size_t c = 0; c < 3; ++c) {
+      const auto* source = image.pixels.data() + (image.channels == 1 ? 0 : c * plane);
+      std::copy(source, source + plane, out.pixels.data() + c * plane);
+    }
+  }
+  return out;
+}
+
+Image read_image(const std::filesystem::path& path, std::int64_t channels) {
+  require_channels(channels);
+  quieten_opencv();
+  const std::string file = read_file(path);
+  const std::string damage = image_damage(std::as_bytes(std::span(file)));
+  if (!damage.empty()) throw Error(fmt::format("cannot read image {}: {}", path.string(), damage));
+  cv::Mat mat;
+  try {
+    const cv::Mat encoded(1, static_cast<int>(file.size()), CV_8UC1, const_cast<char*>(file.data()));
+    mat = cv::imdecode(encoded, cv::IMREAD_UNCHANGED);
+  } catch (const cv::Exception& e) {
+    throw Error(fmt::format("cannot read image {}: {}", path.string(), e.err));
+  }
+  const bool known = mat.depth() == CV_8U || mat.depth() == CV_16U;
+  if (mat.empty() || !known || mat.channels() == 2) throw Error(fmt::format("cannot read image {}: it does not decode", path.string()));
+  return convert_channels(from_mat(mat), channels);
+}
+
+Image resize_and_center_crop(const Image& image, std::int64_t height, std::int64_t width) {
+  if (image.height < height || image.width < width) {
+    throw Error(fmt::format("the image has {} x {} pixels (height x width), fewer than the {} x {} of data.image_size; images are never enlarged",
+                            image.height, image.width, height, width));
+  }
+  if (image.height == height && image.width == width) return image;
+  quieten_opencv();
+  const double scale =
+      std::max(static_cast<double>(height) / static_cast<double>(image.height), static_cast<double>(width) / static_cast<double>(image.width));
+  const auto scaled = [scale](std::int64_t side, std::int64_t least) {
+    return std::max<std::int64_t>(least, std::llround(static_cast<double>(side) * scale));
+  };
+  const cv::Size size(static_cast<int>(scaled(image.width, width)), static_cast<int>(scaled(image.height, height)));
+  const cv::Rect centre(static_cast<int>((size.width - width) / 2), static_cast<int>((size.height - height) / 2), static_cast<int>(width),
+                        static_cast<int>(height));
+  Image out{image.channels, height, width, std::vector<std::uint8_t>(static_cast<std::size_t>(image.channels * height * width))};
+  for (std::int64_t c = 0; c < image.channels; ++c) {
+    auto* source = const_cast<std::uint8_t*>(image.pixels.data()) + c * image.height * image.width;  // cv::Mat has no const view
+    const cv::Mat plane(static_cast<int>(image.height), static_cast<int>(image.width), CV_8UC1, source);
+    cv::Mat resized = plane;
+    if (plane.size() != size) cv::resize(plane, resized, size, 0, 0, cv::INTER_AREA);
+    cv::Mat target(static_cast<int>(height), static_cast<int>(width), CV_8UC1, out.pixels.data() + c * height * width);
+    resized(centre).copyTo(target);
+  }
+  return out;
+}
+
+std::vector<std::byte> encode_png(const Image& image) {
+  require_channels(image.channels);
+  std::vector<std::uint8_t> encoded;
+  if (image.height <= 0 || image.width <= 0 || !cv::imencode(".png", to_mat(image), encoded)) {
+    throw Error(fmt::format("cannot encode an image of {} x {} pixels as PNG", image.height, image.width));
+  }
+  const auto bytes = std::as_bytes(std::span(encoded));
+  return {bytes.begin(), bytes.end()};
+}
+
+void write_png(const std::filesystem::path& path, const Image& image) { write_file(path, encode_png(image)); }
+
+std::vector<std::uint8_t> quantise(std::span<const float> values) {
+  std::vector<std::uint8_t> pixels(values.size());
+  std::transform(values.begin(), values.end(), pixels.begin(), [](float x) {
+    const float unit = (x + 1.0f) / 2.0f;
+    return static_cast<std::uint8_t>((unit > 0.0f ? std::min(unit, 1.0f) : 0.0f) * 255.0f + 0.5f);
+  });
+  return pixels;
+}
+
+Image make_grid(const std::vector<Image>& images, std::int64_t columns, std::int64_t padding) {
+  if (images.empty() || columns < 1) throw Error("a grid needs at least one image and one column");
+  const Image& first = images.front();
+  const auto count = static_cast<std::int64_t>(images.size());
+  columns = std::min(columns, count);
+  const std::int64_t rows = (count + columns - 1) / columns;
+  Image grid{first.channels, rows * (first.height + padding) - padding, columns * (first.width + padding) - padding, {}};
+  grid.pixels.assign(static_cast<std::size_t>(grid.channels * grid.height * grid.width), 255);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Image& image = images[static_cast<std::size_t>(i)];
+    if (image.channels != first.channels || image.height != first.height || image.width != first.width)
+      throw Error("the images of a grid must be of one size");
+    const std::int64_t top = i / columns * (first.height + padding), left = i % columns * (first.width + padding);
+    for (std::int64_t row = 0; row < image.channels * image.height; ++row) {
+      const std::int64_t c = row / image.height, y = row % image.height;
+      const auto* source = image.pixels.data() + row * image.width;
+      std::copy(source, source + image.width, grid.pixels.data() + (c * grid.height + top + y) * grid.width + left);
+    }
+  }
+  return grid;
+}
+
+}  // namespace uvit

@@ -1,0 +1,174 @@
+#include "data/loader.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <array>
+#include <condition_variable>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace uvit {
+namespace {
+
+/// The order of all epochs; the permutations of the two newest ones asked for are kept, since workers straddle the border between epochs.
+class Order {
+ public:
+  using Permutation = std::shared_ptr<const std::vector<std::int64_t>>;
+  Order(std::int64_t size, std::uint64_t seed) : size_(size), seed_(seed) {}
+
+  Permutation epoch(std::int64_t number) {
+    const std::lock_guard lock(mutex_);
+    Permutation& permutation = kept_[number];
+    if (!permutation) permutation = std::make_shared<std::vector<std::int64_t>>(random_permutation(size_, seed_, static_cast<std::uint64_t>(number)));
+    const Permutation result = permutation;
+    if (kept_.size() > 2) kept_.erase(kept_.begin());
+    return result;
+  }
+
+ private:
+  std::int64_t size_;
+  std::uint64_t seed_;
+  std::mutex mutex_;
+  std::map<std::int64_t, Permutation> kept_;
+};
+
+// Pixel -> [-1, 1], one rounding a value.
+const std::array<float, 256>& pixel_values() {
+  static const std::array<float, 256> values = [] {
+    std::array<float, 256> table{};
+    for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<float>(static_cast<double>(i) / 127.5 - 1.0);
+    return table;
+  }();
+  return values;
+}
+
+struct Slot {
+  Batch batch;
+  std::map<std::int64_t, std::string> broken;  ///< dataset index -> what is wrong
+  std::exception_ptr error;
+};
+
+}  // namespace
+
+struct DataLoader::State {
+  State(const Dataset& data, const LoaderOptions& chosen) : dataset(data), options(chosen), order(data.size(), chosen.seed) {}
+
+  void work();
+  Slot make(std::int64_t number);
+  /// Reads global sample n into `pixels`, or where that image is broken and may be skipped, the next one of the epoch's order. @return its index
+  std::int64_t read_sample(std::int64_t n, std::span<std::uint8_t> pixels, Slot& slot);
+
+  const Dataset& dataset;
+  const LoaderOptions options;
+  Order order;
+
+  std::mutex mutex;  // guards all below
+  std::condition_variable room, ready;
+  bool stop = false;
+  std::int64_t next_to_make = 0, next_to_give = 0;
+  std::map<std::int64_t, Slot> done;
+  std::set<std::int64_t> broken;
+  std::vector<std::thread> threads;
+};
+
+void DataLoader::State::work() {
+  std::unique_lock lock(mutex);
+  while (true) {
+    room.wait(lock, [&] { return stop || next_to_make < next_to_give + std::max<std::int64_t>(1, options.prefetch); });
+    if (stop) return;
+    const std::int64_t number = next_to_make++;
+    lock.unlock();
+    Slot slot = make(number);
+    lock.lock();
+    done.emplace(number, std::move(slot));
+    ready.notify_all();
+  }
+}
+
+Slot DataLoader::State::make(std::int64_t number) {
+  Slot slot;
+  try {
+    const std::int64_t channels = dataset.channels(), height = dataset.height(), width = dataset.width(), pixels = channels * height * width;
+    Batch& batch = slot.batch;
+    batch.first_sample = options.first_sample + number * options.batch_size;
+    batch.images.resize(static_cast<std::size_t>(options.batch_size * pixels));
+    std::vector<std::uint8_t> bytes(static_cast<std::size_t>(pixels));
+    float* out = batch.images.data();
+    for (std::int64_t n = batch.first_sample; n < batch.first_sample + options.batch_size; ++n) {
+      const std::int64_t index = read_sample(n, bytes, slot);
+      batch.indexes.push_back(index);
+      batch.labels.push_back(dataset.label(index));
+      if (options.flip && RandomStream(options.seed, RandomPurpose::flip, static_cast<std::uint64_t>(n)).uniform() < 0.5) {
+        for (auto row = bytes.begin(); row != bytes.end(); row += width) std::reverse(row, row + width);
+      }
+      out = std::transform(bytes.begin(), bytes.end(), out, [&values = pixel_values()](std::uint8_t pixel) { return values[pixel]; });
+    }
+  } catch (...) {
+    slot.error = std::current_exception();
+  }
+  return slot;
+}
+
+std::int64_t DataLoader::State::read_sample(std::int64_t n, std::span<std::uint8_t> pixels, Slot& slot) {
+  const std::int64_t size = dataset.size();
+  const Order::Permutation permutation = order.epoch(n / size);
+  for (std::int64_t tries = 0; tries < size; ++tries) {
+    const std::int64_t index = (*permutation)[static_cast<std::size_t>((n + tries) % size)];
+    try {
+      dataset.read(index, pixels);
+      return index;
+    } catch (const Error& e) {
+      if (!options.skip_broken) throw;
+      slot.broken.emplace(index, e.what());
+    }
+  }
+  throw Error(fmt::format("none of the {} images can be read; the first: {}", size, slot.broken.begin()->second));
+}
+
+DataLoader::DataLoader(const Dataset& dataset, const LoaderOptions& options) : state_(std::make_unique<State>(dataset, options)) {
+  if (dataset.size() < 1) throw Error("a loader needs a dataset with at least one image");
+  if (options.batch_size < 1 || options.first_sample < 0)
+    throw Error(fmt::format("a loader needs a batch size of 1 or more, not {}", options.batch_size));
+  for (std::int64_t i = 0; i < std::max<std::int64_t>(1, options.workers); ++i)
+    state_->threads.emplace_back([state = state_.get()] { state->work(); });
+}
+
+DataLoader::~DataLoader() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->stop = true;
+  }
+  state_->room.notify_all();
+  for (std::thread& thread : state_->threads) thread.join();
+}
+
+Batch DataLoader::next() {
+  State& state = *state_;
+  std::unique_lock lock(state.mutex);
+  state.ready.wait(lock, [&] { return state.done.contains(state.next_to_give); });
+  const auto found = state.done.find(state.next_to_give);
+  for (const auto& [index, reason] : found->second.broken) {
+    if (state.broken.insert(index).second) spdlog::warn("left out: {}", reason);
+  }
+  if (found->second.error) std::rethrow_exception(found->second.error);  // the slot stays, so that a further call fails the same way
+  Batch batch = std::move(found->second.batch);
+  state.done.erase(found);
+  ++state.next_to_give;
+  state.room.notify_all();
+  return batch;
+}
+
+std::int64_t DataLoader::skipped() const {
+  const std::lock_guard lock(state_->mutex);
+  return static_cast<std::int64_t>(state_->broken.size());
+}
+
+}  // namespace uvit
