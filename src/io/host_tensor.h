@@ -2,8 +2,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace uvit {
@@ -13,6 +15,9 @@ enum class DType { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
 std::size_t size_of(DType dtype);
 /// "F32", "BF16", "I64", ... : the names of the safetensors format.
 std::string_view name_of(DType dtype);
+
+/// Bytes of a row-major tensor; nothing for a negative side or a size that no memory holds (a hostile file).
+std::optional<std::size_t> byte_size(DType dtype, const std::vector<std::int64_t>& shape);
 
 /// A tensor in host memory, row-major, without LibTorch: what the file formats read and write.
 struct HostTensor {
@@ -39,7 +44,7 @@ struct TensorFile {
   const HostTensor& at(std::string_view name) const;
 };
 
-/// "[2, 3, 16]"
+/// For instance "[2, 3, 16]".
 std::string format_shape(const std::vector<std::int64_t>& shape);
 
 }  // namespace uvit
