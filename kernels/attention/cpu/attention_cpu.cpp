@@ -1,0 +1,151 @@
+#include "kernels/attention/cpu/attention_cpu.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <vector>
+
+#include "kernels/attention/cpu/plan.h"
+
+namespace uvit::kernels {
+namespace {
+
+struct Isa {
+  const KernelTable* table;
+  bool (*runs_here)();
+};
+
+/// From the plainest to the best.
+const std::vector<Isa>& isas() {
+  static const std::vector<Isa> all = {
+      {&kPortableKernels, [] { return true; }},
+#ifdef UVIT_X86_KERNELS
+      {&kAvx2Kernels, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+      {&kAvx512Kernels,
+       [] {
+         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512vl");
+       }},
+      {&kAvx512Bf16Kernels,
+       [] {
+         return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512vl");
+       }},
+#endif
+  };
+  return all;
+}
+
+const KernelTable* find_isa(const std::string& name) {
+  for (const Isa& isa : isas())
+    if (isa.table->name == name) {
+      if (isa.runs_here()) return isa.table;
+      throw std::invalid_argument("UVIT_CPU_ISA: this machine has no " + name + "; it runs " + attention_isas_available());
+    }
+  throw std::invalid_argument("UVIT_CPU_ISA: unknown instruction set '" + name + "'; this machine runs " + attention_isas_available());
+}
+
+const KernelTable* default_isa() {
+  const char* named = std::getenv("UVIT_CPU_ISA");
+  if (named && *named) return find_isa(named);
+  const KernelTable* best = nullptr;
+  for (const Isa& isa : isas())
+    if (isa.runs_here()) best = isa.table;
+  return best;
+}
+
+std::atomic<const KernelTable*> selected{nullptr};
+
+const KernelTable& kernels() {
+  const KernelTable* table = selected.load(std::memory_order_acquire);
+  if (!table) {
+    table = default_isa();
+    selected.store(table, std::memory_order_release);
+  }
+  return *table;
+}
+
+struct AlignedDelete {
+  void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
+};
+using Floats = std::unique_ptr<float, AlignedDelete>;
+Floats make_floats(std::size_t n) { return Floats(static_cast<float*>(::operator new(n * sizeof(float) + 64, std::align_val_t{64}))); }
+
+/// Scratch of a thread. It stays for the next call (fresh pages cost more than a short attention), as long as it is not large.
+class ThreadScratch {
+ public:
+  explicit ThreadScratch(std::size_t floats) {
+    if (kept.size < floats) {
+      kept.memory.reset();
+      kept.memory = make_floats(floats);
+      kept.size = floats;
+    }
+  }
+  ~ThreadScratch() {
+    constexpr std::size_t kKeptFloats = std::size_t{4} << 20;
+    if (kept.size > kKeptFloats) kept = {};
+  }
+  float* data() const { return kept.memory.get(); }
+
+ private:
+  struct Kept {
+    Floats memory;
+    std::size_t size = 0;
+  };
+  static thread_local Kept kept;
+};
+thread_local ThreadScratch::Kept ThreadScratch::kept;
+
+void require(bool condition, const char* message) {
+  if (!condition) throw std::invalid_argument(std::string("attention: ") + message);
+}
+
+void check_inputs(const AttentionParams& p) {
+  require(p.B >= 0 && p.H >= 0 && p.L >= 0 && p.Lk >= 0, "B, H, L and Lk must not be negative");
+  require(attention_supported(p.D, p.Dv), "D and Dv must be multiples of 8 from 8 to 128");
+  if (p.B * p.H * p.L == 0) return;
+  require(p.q.data && p.o.data, "q or o is null");
+  require(p.Lk == 0 || (p.k.data && p.v.data), "k or v is null");
+  require(p.Lk == 0 || !has_second_value(p.kind) || p.v2.data, "this kind needs v2");
+  require(!has_second_scores(p.kind) || (p.q2.data && (p.Lk == 0 || p.k2.data)), "this kind needs q2 and k2");
+  require(!has_w_plus(p.kind) || p.w_plus, "this kind needs w_plus");
+  require(!has_w_minus(p.kind) || p.w_minus, "this kind needs w_minus");
+}
+
+}  // namespace
+
+void serial_for(std::int64_t n, const std::function<void(std::int64_t begin, std::int64_t end)>& body) {
+  if (n > 0) body(0, n);
+}
+
+bool attention_supported(std::int64_t head_dim, std::int64_t value_dim) {
+  auto fits = [](std::int64_t d) { return d >= 8 && d <= 128 && d % 8 == 0; };
+  return fits(head_dim) && fits(value_dim);
+}
+
+void attention_forward(const AttentionParams& params, const ParallelFor& parallel_for) {
+  check_inputs(params);
+  if (params.B * params.H * params.L == 0) return;
+  const KernelTable& isa = kernels();
+  const Plan plan = isa.forward_plan(params);
+  const std::size_t floats = isa.forward_scratch(params, plan);
+  parallel_for(plan.items, [&](std::int64_t begin, std::int64_t end) {
+    const ThreadScratch scratch(floats);
+    for (std::int64_t item = begin; item < end; ++item) isa.forward(params, plan, item, scratch.data());
+  });
+}
+
+std::string attention_isa() { return kernels().name; }
+
+std::string attention_isas_available() {
+  std::string names;
+  for (const Isa& isa : isas())
+    if (isa.runs_here()) names += (names.empty() ? "" : ", ") + std::string(isa.table->name);
+  return names;
+}
+
+void set_attention_isa(const std::string& name) { selected.store(find_isa(name), std::memory_order_release); }
+
+}  // namespace uvit::kernels

@@ -1,0 +1,1 @@
+#include "kernels/attention/cpu/isa/forward_two.h"

@@ -1,0 +1,84 @@
+// What forward and backward share: scratch, the piece of work, rows' visible keys.
+#include "kernels/attention/cpu/isa/pack.h"
+#include "kernels/attention/cpu/plan.h"
+
+namespace uvit::kernels::UVIT_ISA {
+
+constexpr float kInfinity = __builtin_inff();
+
+/// Hands out 64-byte aligned pieces of a buffer; with a null buffer it counts.
+struct Arena {
+  float* base;
+  std::size_t used = 0;
+  float* take(std::int64_t floats) {
+    float* piece = base ? base + used : nullptr;
+    used += static_cast<std::size_t>(round_up(floats, 16));
+    return piece;
+  }
+};
+
+constexpr std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+constexpr std::int64_t max(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+
+/// Keys visible to query i.
+UVIT_INLINE std::int64_t visible_keys(const AttentionParams& p, std::int64_t i) { return p.causal ? max(0, min(p.Lk, i + p.Lk - p.L + 1)) : p.Lk; }
+
+/// One item: queries [begin, end) of head h of image b.
+struct Piece {
+  std::int64_t b, h, begin, end;
+  Piece(const AttentionParams& p, const Plan& plan, std::int64_t item) {
+    const std::int64_t head = item / plan.splits, split = item % plan.splits;
+    b = head / p.H;
+    h = head % p.H;
+    begin = min(p.L, split * plan.split_rows);
+    end = min(p.L, begin + plan.split_rows);
+  }
+};
+
+UVIT_INLINE float* stats_row(const AttentionParams& p, int which, std::int64_t b, std::int64_t h, std::int64_t i) {
+  return p.stats + ((which * p.B + b) * p.H + h) * p.L + i;
+}
+
+/// Cuts the queries into pieces so that a few heads still make some dozens of items, and keys into tiles of at most `max_tile`.
+static Plan make_plan(const AttentionParams& p, std::int64_t max_rows, std::int64_t whole_row, std::int64_t max_tile) {
+  constexpr std::int64_t kItems = 32, kSplitRows = 256;
+  const std::int64_t heads = p.B * p.H;
+  Plan plan;
+  plan.splits = max(1, min((kItems + heads - 1) / max(1, heads), p.L / kSplitRows));
+  plan.split_rows = round_up((p.L + plan.splits - 1) / plan.splits, kRows[kBlockVecs]);
+  plan.items = heads * plan.splits;
+  const std::int64_t blocks = (plan.split_rows + max_rows - 1) / max_rows;
+  plan.row_block = min(round_up(p.L, 2), round_up((plan.split_rows + blocks - 1) / max(1, blocks), kRows[kBlockVecs]));
+  if (plan.row_block < 1) plan.row_block = 1;
+  const std::int64_t tiles = p.Lk <= whole_row ? 1 : (p.Lk + max_tile - 1) / max_tile;
+  plan.key_tile = round_up((p.Lk + tiles - 1) / tiles, kBlockColumns);
+  return plan;
+}
+
+/// The mean of the values a row sees, for rows in ascending order: sums are carried on in double.
+template <Dtype kType>
+struct RunningMean {
+  Matrix v;
+  double* sums;
+  std::int64_t keys = 0;
+  /// @param storage  2 floats a column
+  RunningMean(const Matrix& values, float* storage) : v(values), sums(reinterpret_cast<double*>(storage)) {
+    for (std::int64_t d = 0; d < v.width; ++d) sums[d] = 0;
+  }
+  /// mean [v.width] of the first n values.
+  void of(std::int64_t n, float* mean) {
+    for (; keys < n; ++keys)
+      for (std::int64_t d = 0; d < v.width; d += 8)
+        for (std::int64_t e = 0; e < 8; ++e) sums[d + e] += value(v.row(keys), d + e);
+    for (std::int64_t d = 0; d < v.width; ++d) mean[d] = n ? static_cast<float>(sums[d] / static_cast<double>(n)) : 0;
+  }
+  static float value(const void* row, std::int64_t at) {
+    if constexpr (kType == Dtype::f32) return static_cast<const float*>(row)[at];
+    const std::uint32_t bits = static_cast<std::uint32_t>(static_cast<const LooseHalf*>(row)[at]) << 16;
+    float x;
+    __builtin_memcpy(&x, &bits, 4);
+    return x;
+  }
+};
+
+}  // namespace uvit::kernels::UVIT_ISA

@@ -1,0 +1,40 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/attention/params.h"
+
+namespace uvit::kernels {
+
+/// How one call is cut into pieces. A function of the sizes alone, never of the number of threads: results do not depend on that.
+struct Plan {
+  std::int64_t splits = 1;      ///< pieces of a head's queries; an item of work is one piece of one head
+  std::int64_t split_rows = 0;  ///< queries a piece
+  std::int64_t row_block = 0;   ///< queries whose scores are in memory at a time
+  std::int64_t key_tile = 0;    ///< keys whose scores are in memory at a time
+  std::int64_t items = 0;       ///< B * H * splits
+};
+
+/// What one instruction set provides. `scratch` is 64-byte aligned, of scratch_floats(params, plan) floats.
+struct KernelTable {
+  const char* name;
+  Plan (*forward_plan)(const AttentionParams&);
+  std::size_t (*forward_scratch)(const AttentionParams&, const Plan&);
+  void (*forward)(const AttentionParams&, const Plan&, std::int64_t item, float* scratch);
+
+  Plan (*backward_plan)(const AttentionParams&);
+  std::size_t (*backward_scratch)(const AttentionParams&, const Plan&);
+  /// Floats of one item's sums for dk, dv, dk2, dv2.
+  std::size_t (*key_sums)(const AttentionParams&, const Plan&);
+  /// Writes the item's dq (and dq2), its key sums to `sums`, and its shares of dw_plus and dw_minus to weight_sums[0] and [1].
+  void (*backward)(const AttentionParams&, const Plan&, std::int64_t item, float* scratch, float* sums, double* weight_sums);
+  /// Adds the splits' key sums of a head in order (`sums` of its first item, key_sums floats apart; overwritten) and writes dk, dv, dk2, dv2.
+  void (*finish)(const AttentionParams&, const Plan&, std::int64_t head, float* sums);
+};
+
+extern const KernelTable kPortableKernels;
+#ifdef UVIT_X86_KERNELS
+extern const KernelTable kAvx2Kernels, kAvx512Kernels, kAvx512Bf16Kernels;
+#endif
+
+}  // namespace uvit::kernels
