@@ -7,7 +7,7 @@
 
 namespace uvit {
 
-// One plain struct a section of the TOML file, defaults beside the fields. Keys are bound to fields in config.cpp and nowhere else.
+// One plain struct a section of the TOML file, defaults beside the fields. Keys are bound to fields in keys.cpp and nowhere else.
 
 struct ModelConfig {
   std::int64_t patch_size = 2;       ///< pixels; divides both sides of the image
@@ -24,12 +24,16 @@ struct ModelConfig {
   std::vector<std::string> attention = {"softmax"};                  ///< one kind, or one a block in running order (in.0 ... mid ... out.k)
   std::vector<std::string> softmax_blocks = {"first", "last"};       ///< blocks that stay softmax when `attention` is one kind: "first", "last", or "in.1", "mid", "out.0"; [] for none
   std::string attention_backend = "eager";                           ///< "eager": plain ATen operations
+
+  bool operator==(const ModelConfig&) const = default;
 };
 
 struct DiffusionConfig {
   std::string schedule = "vp_linear";     ///< row of the schedule table
   std::string prediction = "eps";         ///< what the network predicts: eps, x0, v
   double label_dropout = 0.0;             ///< probability that a training label becomes the null label, for classifier-free guidance
+
+  bool operator==(const DiffusionConfig&) const = default;
 };
 
 struct DataConfig {
@@ -46,6 +50,8 @@ struct DataConfig {
 
   std::int64_t height() const { return image_size.front(); }
   std::int64_t width() const { return image_size.back(); }
+
+  bool operator==(const DataConfig&) const = default;
 };
 
 struct OptimizerConfig {
@@ -57,6 +63,8 @@ struct OptimizerConfig {
   std::int64_t warmup_steps = 2500;       ///< step i uses lr * min(i / warmup_steps, 1), so step 0 has rate 0; <= 0: constant
   std::string lr_schedule = "constant";   ///< after warm-up: "constant" (official) or "cosine" (to 0 at train.steps)
   double clip_grad_norm = 0.0;            ///< largest global gradient norm; 0: no clipping
+
+  bool operator==(const OptimizerConfig&) const = default;
 };
 
 struct TrainConfig {
@@ -74,6 +82,8 @@ struct TrainConfig {
   std::int64_t sample_every = 0;          ///< steps between sample grids; 0: never
   std::int64_t checkpoint_every = 2500;   ///< steps
   std::int64_t keep_checkpoints = 3;      ///< the newest ones kept, beside the best; 0: all
+
+  bool operator==(const TrainConfig&) const = default;
 };
 
 struct SampleConfig {
@@ -85,11 +95,15 @@ struct SampleConfig {
   std::string precision = "fp32";
   bool ema = true;
   std::array<std::int64_t, 2> grid = {5, 10};  ///< rows, columns of a grid
+
+  bool operator==(const SampleConfig&) const = default;
 };
 
 struct EvalConfig {
   std::string metric = "fmnist-cnn";      ///< row of the feature network table
   std::int64_t num_images = 2000;
+
+  bool operator==(const EvalConfig&) const = default;
 };
 
 struct Config {
@@ -100,6 +114,8 @@ struct Config {
   TrainConfig train;
   SampleConfig sample;
   EvalConfig eval;
+
+  bool operator==(const Config&) const = default;
 };
 
 /// Reads a TOML file and applies "section.key=value" overrides. Throws Error, naming file, line and the nearest key, for an unknown

@@ -1,0 +1,216 @@
+#include "config/keys.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <type_traits>
+
+#include "core/error.h"
+
+namespace uvit {
+namespace {
+
+template <auto Section, auto Member>
+ConfigField at(Config& config) {
+  return &(config.*Section.*Member);
+}
+
+template <auto Member>
+constexpr auto kModel = at<&Config::model, Member>;
+template <auto Member>
+constexpr auto kDiffusion = at<&Config::diffusion, Member>;
+template <auto Member>
+constexpr auto kData = at<&Config::data, Member>;
+template <auto Member>
+constexpr auto kOptimizer = at<&Config::optimizer, Member>;
+template <auto Member>
+constexpr auto kTrain = at<&Config::train, Member>;
+template <auto Member>
+constexpr auto kSample = at<&Config::sample, Member>;
+template <auto Member>
+constexpr auto kEval = at<&Config::eval, Member>;
+
+using M = ModelConfig;
+using D = DiffusionConfig;
+using A = DataConfig;
+using O = OptimizerConfig;
+using T = TrainConfig;
+using S = SampleConfig;
+using E = EvalConfig;
+
+ConfigRange any() { return {}; }
+ConfigRange at_least(double low) { return {.low = low}; }
+ConfigRange above(double low) { return {.low = low, .above_low = true}; }
+ConfigRange between(double low, double high) { return {.low = low, .high = high}; }
+ConfigRange from_to_below(double low, double high) { return {.low = low, .high = high, .below_high = true}; }
+ConfigRange one_of(std::vector<std::string> words) { return {.words = std::move(words)}; }
+
+const ConfigRange kSize = between(1, 1 << 20);       // sides, widths, counts of a network: larger is a slip of the hand and would overflow products
+const ConfigRange kSizeOrNone = between(0, 1 << 20);
+const ConfigRange kSeed = between(0, 9223372036854774784.0);  // TOML integers have 63 bits; the largest double below
+const ConfigRange kPrecision = one_of({"fp32", "bf16", "fp16"});
+
+const std::vector<ConfigKey>& table() {
+  static const std::vector<ConfigKey> keys = {
+      {"model", "patch_size", kModel<&M::patch_size>, kSize, "pixels; divides both sides of the image"},
+      {"model", "embed_dim", kModel<&M::embed_dim>, kSize, "width of a token"},
+      {"model", "depth", kModel<&M::depth>, between(1, 10000), "in-blocks + out-blocks; an odd depth runs as depth - 1 (as the official code does)"},
+      {"model", "num_heads", kModel<&M::num_heads>, kSize, "attention heads; divides embed_dim"},
+      {"model", "mlp_ratio", kModel<&M::mlp_ratio>, {.low = 0, .high = 1000, .above_low = true}, "hidden width of the MLP = int(embed_dim * mlp_ratio)"},
+      {"model", "qkv_bias", kModel<&M::qkv_bias>, any(), "biases of the query, key and value projections"},
+      {"model", "mlp_time_embed", kModel<&M::mlp_time_embed>, any(), "Linear, SiLU, Linear behind the sinusoidal timestep embedding"},
+      {"model", "conv", kModel<&M::conv>, any(), "3x3 convolution after un-patchify"},
+      {"model", "skip", kModel<&M::skip>, any(), "long skip connections"},
+      {"model", "context_dim", kModel<&M::context_dim>, kSizeOrNone, "width of context (text) tokens; 0: none. Official: clip_dim"},
+      {"model", "context_tokens", kModel<&M::context_tokens>, kSizeOrNone, "number of context tokens. Official: num_clip_token"},
+      {"model", "attention", kModel<&M::attention>, any(), "one kind, or one a block in running order (in.0 ... mid ... out.k)"},
+      {"model", "softmax_blocks", kModel<&M::softmax_blocks>, any(),
+       "blocks that stay softmax when attention is one kind: first, last, or in.1, mid, out.0; [] for none"},
+      {"model", "attention_backend", kModel<&M::attention_backend>, any(), "eager: plain ATen operations"},
+
+      {"diffusion", "schedule", kDiffusion<&D::schedule>, any(), "row of the schedule table"},
+      {"diffusion", "prediction", kDiffusion<&D::prediction>, any(), "what the network predicts: eps, x0, v"},
+      {"diffusion", "label_dropout", kDiffusion<&D::label_dropout>, from_to_below(0, 1),
+       "probability that a training label becomes the null label, for classifier-free guidance"},
+
+      {"data", "dataset", kData<&A::dataset>, any(), "row of the dataset table"},
+      {"data", "path", kData<&A::path>, any(), "file or folder; empty: the default of the dataset"},
+      {"data", "image_size", kData<&A::image_size>, kSize, "pixels: side or [height, width]"},
+      {"data", "channels", kData<&A::channels>, between(1, 4096), "1 grey, 3 RGB, 4 RGBA"},
+      {"data", "num_classes", kData<&A::num_classes>, kSizeOrNone,
+       "K real classes; 0: unconditional. With label_dropout the embedding has K + 1 rows, null = K"},
+      {"data", "flip", kData<&A::flip>, any(), "random horizontal flip"},
+      {"data", "workers", kData<&A::workers>, between(1, 1024), "loader threads"},
+      {"data", "prefetch", kData<&A::prefetch>, between(1, 1024), "batches held ready"},
+      {"data", "on_error", kData<&A::on_error>, one_of({"fail", "skip"}), "a broken image: fail names it and stops; skip leaves it out and counts it"},
+      {"data", "limit", kData<&A::limit>, at_least(0), "use only the first images; 0: all"},
+
+      {"optimizer", "lr", kOptimizer<&O::lr>, at_least(0), "learning rate of AdamW"},
+      {"optimizer", "betas", kOptimizer<&O::betas>, from_to_below(0, 1), "decay of the two moments"},
+      {"optimizer", "eps", kOptimizer<&O::eps>, above(0), "added to the root of the second moment"},
+      {"optimizer", "weight_decay", kOptimizer<&O::weight_decay>, at_least(0), "decoupled weight decay"},
+      {"optimizer", "decay", kOptimizer<&O::decay>, one_of({"all", "matrices"}),
+       "all (official) or matrices: leaves out norms, biases, embeddings and attention scalars"},
+      {"optimizer", "warmup_steps", kOptimizer<&O::warmup_steps>, any(),
+       "step i uses lr * min(i / warmup_steps, 1), so step 0 has rate 0; <= 0: constant"},
+      {"optimizer", "lr_schedule", kOptimizer<&O::lr_schedule>, one_of({"constant", "cosine"}),
+       "after warm-up: constant (official) or cosine (to 0 at train.steps)"},
+      {"optimizer", "clip_grad_norm", kOptimizer<&O::clip_grad_norm>, at_least(0), "largest global gradient norm; 0: no clipping"},
+
+      {"train", "steps", kTrain<&T::steps>, at_least(1), "optimizer steps"},
+      {"train", "batch_size", kTrain<&T::batch_size>, kSize, "global batch, in images"},
+      {"train", "micro_batch_size", kTrain<&T::micro_batch_size>, kSizeOrNone,
+       "images a forward pass; 0 = batch_size. Smaller accumulates gradients"},
+      {"train", "seed", kTrain<&T::seed>, kSeed, "of order, noise, times, flips and initial weights"},
+      {"train", "ema_decay", kTrain<&T::ema_decay>, from_to_below(0, 1), "one EMA profile a rate"},
+      {"train", "precision", kTrain<&T::precision>, kPrecision, "fp32 | bf16 | fp16: autocast; weights, EMA and optimizer state stay fp32"},
+      {"train", "device", kTrain<&T::device>, one_of({"cpu", "cuda"}), "cpu or cuda"},
+      {"train", "threads", kTrain<&T::threads>, between(0, 4096), "intra-op threads; 0: all cores"},
+      {"train", "log_every", kTrain<&T::log_every>, at_least(1), "steps"},
+      {"train", "eval_every", kTrain<&T::eval_every>, at_least(0), "steps between held-out losses; 0: never"},
+      {"train", "eval_images", kTrain<&T::eval_images>, at_least(1), "held-out images a loss is taken over"},
+      {"train", "sample_every", kTrain<&T::sample_every>, at_least(0), "steps between sample grids; 0: never"},
+      {"train", "checkpoint_every", kTrain<&T::checkpoint_every>, at_least(1), "steps"},
+      {"train", "keep_checkpoints", kTrain<&T::keep_checkpoints>, at_least(0), "the newest ones kept, beside the best; 0: all"},
+
+      {"sample", "solver", kSample<&S::solver>, any(), "row of the solver table"},
+      {"sample", "num_steps", kSample<&S::num_steps>, kSize, "steps of the solver"},
+      {"sample", "guidance_scale", kSample<&S::guidance_scale>, at_least(0), "s in u + s (c - u); 1 is off. The U-ViT papers' w is s - 1"},
+      {"sample", "batch_size", kSample<&S::batch_size>, kSize, "images a network call; the last micro-batch is padded to it"},
+      {"sample", "seed", kSample<&S::seed>, kSeed, "image i has seed + i"},
+      {"sample", "precision", kSample<&S::precision>, kPrecision, "fp32 | bf16 | fp16: autocast"},
+      {"sample", "ema", kSample<&S::ema>, any(), "sample from the EMA weights"},
+      {"sample", "grid", kSample<&S::grid>, between(1, 1000), "rows, columns of a grid"},
+
+      {"eval", "metric", kEval<&E::metric>, any(), "row of the feature network table"},
+      {"eval", "num_images", kEval<&E::num_images>, at_least(1), "generated images that a score is taken over"},
+  };
+  return keys;
+}
+
+/// A TOML basic string.
+std::string format_value(const std::string& text) {
+  std::string quoted = "\"";
+  for (char c : text) {
+    const auto code = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') quoted += std::string("\\") + c;
+    else if (c == '\n') quoted += "\\n";
+    else if (c == '\t') quoted += "\\t";
+    else if (code < 0x20 || code == 0x7f) quoted += fmt::format("\\u{:04X}", code);
+    else quoted += c;
+  }
+  return quoted + "\"";
+}
+std::string format_value(bool value) { return value ? "true" : "false"; }
+std::string format_value(std::int64_t value) { return fmt::format("{}", value); }
+std::string format_value(std::uint64_t value) { return fmt::format("{}", value); }
+std::string format_value(double value) {  // the shortest text that reads back to the same number, and that is seen to be no integer
+  const std::string text = fmt::format("{}", value);
+  return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
+}
+
+template <class T>
+constexpr bool kIsList = !std::is_arithmetic_v<T> && !std::is_same_v<T, std::string>;
+
+/// Calls `visit` with the value, or with each element of a list.
+template <class T, class Visit>
+void for_each_element(const T& value, Visit&& visit) {
+  if constexpr (kIsList<T>)
+    for (const auto& element : value) visit(element);
+  else
+    visit(value);
+}
+
+template <class T>
+std::string format_whole(const T& value) {
+  std::vector<std::string> parts;
+  for_each_element(value, [&](const auto& element) { parts.push_back(format_value(element)); });
+  return kIsList<T> ? fmt::format("[{}]", fmt::join(parts, ", ")) : parts.front();
+}
+
+std::string describe(const ConfigRange& range) {
+  if (!range.words.empty()) return fmt::format("one of {}", fmt::join(range.words, ", "));
+  const double largest = std::numeric_limits<double>::max();
+  const std::string low = fmt::format("{} {}", range.above_low ? ">" : ">=", range.low), high = fmt::format("{} {}", range.below_high ? "<" : "<=", range.high);
+  if (range.low == -largest && range.high == largest) return "a finite number";
+  return range.high == largest ? low : range.low == -largest ? high : fmt::format("{} and {}", low, high);
+}
+
+bool in_range(double value, const ConfigRange& range) {
+  return (range.above_low ? value > range.low : value >= range.low) && (range.below_high ? value < range.high : value <= range.high);
+}
+bool in_range(const std::string& value, const ConfigRange& range) {
+  return range.words.empty() || std::find(range.words.begin(), range.words.end(), value) != range.words.end();
+}
+bool in_range(bool, const ConfigRange&) { return true; }
+bool in_range(std::int64_t value, const ConfigRange& range) { return in_range(static_cast<double>(value), range); }
+bool in_range(std::uint64_t value, const ConfigRange& range) { return in_range(static_cast<double>(value), range); }
+
+/// The field is only read; the table binds mutable fields because reading a file writes them.
+ConfigField field_of(const ConfigKey& key, const Config& config) { return key.field(const_cast<Config&>(config)); }
+
+}  // namespace
+
+std::string ConfigKey::full_name() const { return fmt::format("{}.{}", section, name); }
+
+std::span<const ConfigKey> config_keys() { return table(); }
+
+const ConfigKey* find_config_key(std::string_view section, std::string_view name) {
+  for (const ConfigKey& key : table())
+    if (key.section == section && key.name == name) return &key;
+  return nullptr;
+}
+
+std::string format_field(const ConfigKey& key, const Config& config) {
+  return std::visit([](const auto* value) { return format_whole(*value); }, field_of(key, config));
+}
+
+void check_range(const ConfigKey& key, const Config& config) {
+  const auto check = [&](const auto& element) {
+    if (!in_range(element, key.range))
+      throw Error(fmt::format("{} = {}: must be {}", key.full_name(), format_field(key, config), describe(key.range)));
+  };
+  std::visit([&](const auto* value) { for_each_element(*value, check); }, field_of(key, config));
+}
+
+}  // namespace uvit
