@@ -114,6 +114,16 @@ void check_inputs(const AttentionParams& p) {
   require(!has_w_minus(p.kind) || p.w_minus, "this kind needs w_minus");
 }
 
+void check_gradients(const AttentionParams& p) {
+  if (p.B * p.H == 0) return;
+  require(p.L == 0 || (p.stats && p.dout.data && p.dq.data), "stats, dout or dq is null");
+  require(p.Lk == 0 || (p.dk.data && p.dv.data), "dk or dv is null");
+  require(p.Lk == 0 || !has_second_value(p.kind) || p.dv2.data, "this kind needs dv2");
+  require(!has_second_scores(p.kind) || ((p.L == 0 || p.dq2.data) && (p.Lk == 0 || p.dk2.data)), "this kind needs dq2 and dk2");
+  require(!has_w_plus(p.kind) || p.dw_plus, "this kind needs dw_plus");
+  require(!has_w_minus(p.kind) || p.dw_minus, "this kind needs dw_minus");
+}
+
 }  // namespace
 
 void serial_for(std::int64_t n, const std::function<void(std::int64_t begin, std::int64_t end)>& body) {
@@ -135,6 +145,48 @@ void attention_forward(const AttentionParams& params, const ParallelFor& paralle
     const ThreadScratch scratch(floats);
     for (std::int64_t item = begin; item < end; ++item) isa.forward(params, plan, item, scratch.data());
   });
+}
+
+void attention_backward(const AttentionParams& params, const ParallelFor& parallel_for) {
+  check_inputs(params);
+  check_gradients(params);
+  const std::int64_t heads = params.B * params.H;
+  if (heads == 0) return;
+  const KernelTable& isa = kernels();
+  const Plan plan = isa.backward_plan(params);
+  const std::size_t sums_floats = isa.key_sums(params, plan), split_floats = plan.splits * sums_floats;
+  const std::size_t scratch_floats = isa.backward_scratch(params, plan);
+  std::vector<double> weight_sums(static_cast<std::size_t>(2 * plan.items));
+  auto run_item = [&](std::int64_t item, float* scratch, float* sums) {
+    isa.backward(params, plan, item, scratch, sums, &weight_sums[static_cast<std::size_t>(2 * item)]);
+  };
+  if (plan.splits == 1) {
+    parallel_for(plan.items, [&](std::int64_t begin, std::int64_t end) {
+      const ThreadScratch scratch(scratch_floats + sums_floats);
+      for (std::int64_t item = begin; item < end; ++item) {
+        run_item(item, scratch.data() + sums_floats, scratch.data());
+        isa.finish(params, plan, item, scratch.data());
+      }
+    });
+  } else {
+    const Floats all_sums = make_floats(static_cast<std::size_t>(heads) * split_floats);
+    parallel_for(plan.items, [&](std::int64_t begin, std::int64_t end) {
+      const ThreadScratch scratch(scratch_floats);
+      for (std::int64_t item = begin; item < end; ++item) run_item(item, scratch.data(), all_sums.get() + static_cast<std::size_t>(item) * sums_floats);
+    });
+    parallel_for(heads, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t head = begin; head < end; ++head) isa.finish(params, plan, head, all_sums.get() + static_cast<std::size_t>(head) * split_floats);
+    });
+  }
+  for (int n = 0; n < 2; ++n) {
+    float* to = n == 0 ? (has_w_plus(params.kind) ? params.dw_plus : nullptr) : has_w_minus(params.kind) ? params.dw_minus : nullptr;
+    for (std::int64_t h = 0; to && h < params.H; ++h) {
+      double sum = 0;
+      for (std::int64_t item = 0; item < plan.items; ++item)
+        if (item / plan.splits % params.H == h) sum += weight_sums[static_cast<std::size_t>(2 * item + n)];
+      to[h] = static_cast<float>(sum);
+    }
+  }
 }
 
 std::string attention_isa() { return kernels().name; }

@@ -1,1 +1,190 @@
+// Backward of the kinds with one normaliser. Per block of queries and tile of keys: scores and dp = dout v^T again, weights and ds in place of them, then
+// dv += w^T dout, dk += ds^T q, dq += ds k. The key sums belong to one item, so nothing is shared between threads.
 #include "kernels/attention/cpu/isa/forward_two.h"
+
+namespace uvit::kernels::UVIT_ISA {
+
+constexpr std::int64_t kBackwardRows = 60, kBackwardWholeRow = 576, kBackwardTile = 512;
+// Kinds with two normalisers need both deltas before the first gradient: a whole row in memory saves a sweep, so their blocks are low and wide.
+constexpr std::int64_t kBackwardTwoRows = 36, kBackwardTwoWholeRow = 1088;
+
+static bool two_normalisers(Kind kind) { return kind == Kind::sda || kind == Kind::sda_weighted || kind == Kind::dipole || kind == Kind::diff; }
+
+static Plan backward_plan(const AttentionParams& p) {
+  if (two_normalisers(p.kind)) return make_plan(p, kBackwardTwoRows, kBackwardTwoWholeRow, kBackwardTile);
+  return make_plan(p, kBackwardRows, kBackwardWholeRow, kBackwardTile);
+}
+
+/// Where one item's sums over its queries lie: dk, dv, and dk2 or dv2.
+struct KeySums {
+  std::int64_t d_row, v_row;
+  float *dk, *dv, *dk2, *dv2;
+  std::size_t floats;
+  KeySums(const AttentionParams& p, float* sums) : d_row(round_up(p.D, kLanes)), v_row(round_up(p.Dv, kLanes)) {
+    Arena arena{sums};
+    dk = arena.take(p.Lk * d_row);
+    dv = arena.take(p.Lk * v_row);
+    dk2 = p.kind == Kind::diff ? arena.take(p.Lk * d_row) : nullptr;
+    dv2 = p.kind == Kind::dipole ? arena.take(p.Lk * v_row) : nullptr;
+    floats = arena.used;
+  }
+};
+
+template <class C>
+struct BackwardBuffers {
+  std::int64_t q_row, o_row, d_row, v_row, s_row;
+  float *k, *v, *k_lines, *q, *dout, *q_lines, *dout_lines, *s, *dp, *ds, *dq, *delta;
+  BackwardBuffers(const AttentionParams& p, const Plan& plan, Arena& arena) {
+    d_row = round_up(p.D, kLanes);
+    v_row = round_up(p.Dv, kLanes);
+    q_row = round_up(p.D / C::kPair, kLanes);
+    o_row = round_up(p.Dv / C::kPair, kLanes);
+    s_row = plan.key_tile + kLanes;
+    const std::int64_t rows = round_up(plan.row_block, 2);
+    k = arena.take(round_up(p.Lk, kBlockColumns) * (p.D / C::kPair));
+    v = arena.take(round_up(p.Lk, kBlockColumns) * (p.Dv / C::kPair));
+    k_lines = arena.take((p.Lk + 1) / C::kPair * d_row);
+    q = arena.take(rows * q_row);
+    dout = arena.take(rows * o_row);
+    // With one value a cell both packed forms of a block are the same.
+    q_lines = C::kPair == 1 ? q : arena.take(rows / C::kPair * d_row);
+    dout_lines = C::kPair == 1 ? dout : arena.take(rows / C::kPair * v_row);
+    s = arena.take(rows * s_row);
+    dp = arena.take(rows * s_row);
+    ds = C::kPair == 1 ? dp : arena.take(rows * s_row / C::kPair);
+    dq = arena.take(rows * d_row);
+    delta = arena.take(3 * rows + 4 * v_row);
+  }
+  /// Places of row i in ds, whose cells run along the rows.
+  std::int64_t ds_row() const { return s_row / C::kPair; }
+  void pack_queries(const Matrix& from_q, const Matrix& from_dout, std::int64_t begin, std::int64_t rows) const {
+    pack_along<C>(from_q, begin, rows, q, q_row);
+    pack_along<C>(from_dout, begin, rows, dout, o_row);
+    if (C::kPair == 1) return;
+    pack_across<C>(from_q, begin, rows, q_lines, d_row);
+    pack_across<C>(from_dout, begin, rows, dout_lines, v_row);
+  }
+  /// to [tile, width] += weights^T lines.
+  void add_to_keys(const float* weights, std::int64_t rows, std::int64_t tile, const float* lines, std::int64_t width, float* to) const {
+    multiply_rows<C>(tile, width / kLanes, (rows + C::kPair - 1) / C::kPair, weights, 1, C::kPair * s_row, lines, width, to, width, true);
+  }
+  /// to [rows, d_row] (+)= weights keys, weights with cells along the rows.
+  void add_to_queries(const float* weights, std::int64_t rows, std::int64_t k0, std::int64_t tile, const float* keys, float* to) const {
+    multiply_rows<C>(rows, d_row / kLanes, (tile + C::kPair - 1) / C::kPair, weights, ds_row(), 1, keys + k0 / C::kPair * d_row, d_row, to, d_row, k0 > 0);
+  }
+};
+
+struct RowConstants {
+  float hi, lo, unit, delta;
+  std::int64_t valid;
+};
+
+/// Scores and dp of kPair rows become weights and ds, both with cells across the rows, and ds with cells along them.
+template <class C, class W>
+static void differentiate_rows(float* s, float* dp, std::int64_t s_row, float* ds, std::int64_t columns, Vec scale, const RowConstants* row) {
+  using Math = typename C::Math;
+  Vec hi[C::kPair], lo[C::kPair], unit[C::kPair], delta[C::kPair];
+  std::int64_t full = columns;
+  for (int r = 0; r < C::kPair; ++r) {
+    hi[r] = splat(row[r].hi), lo[r] = splat(row[r].lo), unit[r] = splat(row[r].unit), delta[r] = splat(row[r].delta);
+    full = min(full, row[r].valid / kLanes * kLanes);
+  }
+  for (std::int64_t j = 0; j < columns; j += kLanes) {
+    Vec w[C::kPair], d[C::kPair];
+#pragma GCC unroll 2
+    for (int r = 0; r < C::kPair; ++r)
+      W::template backward<Math>(load(s + r * s_row + j) * scale, hi[r], lo[r], unit[r], delta[r], load(dp + r * s_row + j), w[r], d[r]);
+    if (j >= full)
+      for (int r = 0; r < C::kPair; ++r) {
+        w[r] = first_lanes(w[r], row[r].valid - j, Vec{});
+        d[r] = first_lanes(d[r], row[r].valid - j, Vec{});
+      }
+    C::store_across(s, j, w);
+    C::store_across(dp, j, d);
+    if (C::kPair > 1)
+      for (int r = 0; r < C::kPair; ++r) C::store_along(ds + r * s_row / C::kPair, j, d[r]);
+  }
+}
+
+/// rowsum(dout * (o + mean)); mean may be null.
+template <Dtype kType>
+static float row_delta(const char* dout, const char* o, const float* mean, std::int64_t width) {
+  Vec sum = Vec{};
+  for (std::int64_t d = 0; d < width; d += kLanes) {
+    Vec value = load_values<kType>(o, d, width - d);
+    if (mean) value += first_lanes(load(mean + d), width - d, Vec{});
+    sum += load_values<kType>(dout, d, width - d) * value;
+  }
+  return reduce_add(sum);
+}
+
+static void fill_zero(float* p, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) p[i] = 0;
+}
+
+template <class C, class W>
+static void backward_piece(const AttentionParams& p, const Plan& plan, std::int64_t item, float* scratch, float* sum_floats) {
+  const Piece piece(p, plan, item);
+  Arena arena{scratch};
+  const BackwardBuffers<C> m(p, plan, arena);
+  const KeySums sums(p, sum_floats);
+  constexpr Dtype kType = C::kDtype;
+  const Matrix q = matrix<kType>(p.q, piece.b, piece.h, p.D), k = matrix<kType>(p.k, piece.b, piece.h, p.D);
+  const Matrix v = matrix<kType>(p.v, piece.b, piece.h, p.Dv), dout = matrix<kType>(p.dout, piece.b, piece.h, p.Dv);
+  const MutableMatrix o = matrix<kType>(p.o, piece.b, piece.h, p.Dv), dq = matrix<kType>(p.dq, piece.b, piece.h, p.D);
+  const std::int64_t all_keys = visible_keys(p, piece.end - 1), depth = p.D / C::kPair, v_depth = p.Dv / C::kPair;
+  fill_zero(sum_floats, sums.floats);
+  pack_transposed<C>(k, all_keys, m.k);
+  pack_transposed<C>(v, all_keys, m.v);
+  pack_across<C>(k, 0, all_keys, m.k_lines, m.d_row);
+  float* mean = m.delta + round_up(plan.row_block, 2);
+  RunningMean<kType> running(v, mean + m.v_row);
+  const Vec scale = splat(p.scale);
+  for (std::int64_t i0 = piece.begin; i0 < piece.end; i0 += plan.row_block) {
+    const std::int64_t rows = min(plan.row_block, piece.end - i0), keys = visible_keys(p, i0 + rows - 1);
+    m.pack_queries(q, dout, i0, rows);
+    for (std::int64_t i = 0; i < rows; ++i) {
+      if (W::kCentered) running.of(visible_keys(p, i0 + i), mean);
+      m.delta[i] = row_delta<kType>(dout.row(i0 + i), o.row(i0 + i), W::kCentered ? mean : nullptr, p.Dv);
+    }
+    if (keys == 0) fill_zero(m.dq, static_cast<std::size_t>(rows * m.d_row));
+    for (std::int64_t k0 = 0; k0 < keys; k0 += plan.key_tile) {
+      const std::int64_t tile = min(plan.key_tile, keys - k0), vecs = (tile + kLanes - 1) / kLanes;
+      multiply_panels<C>(rows, vecs, depth, m.q, m.q_row, m.k + k0 * depth, m.s, m.s_row);
+      multiply_panels<C>(rows, vecs, v_depth, m.dout, m.o_row, m.v + k0 * v_depth, m.dp, m.s_row);
+      for (std::int64_t i = 0; i < rows; i += C::kPair) {
+        RowConstants row[C::kPair] = {};
+        for (int r = 0; r < C::kPair && i + r < rows; ++r) {
+          const std::int64_t visible = visible_keys(p, i0 + i + r);
+          row[r].valid = max(0, min(tile, visible - k0));
+          row[r].hi = W::kHasShift ? *stats_row(p, 0, piece.b, piece.h, i0 + i + r) : __builtin_logf(static_cast<float>(p.Lk));
+          row[r].lo = *stats_row(p, 1, piece.b, piece.h, i0 + i + r);
+          row[r].unit = W::kCentered ? 1 / static_cast<float>(visible) : C::Math::exp(splat(-row[r].hi - row[r].lo))[0];
+          row[r].delta = m.delta[i + r];
+        }
+        differentiate_rows<C, W>(m.s + i * m.s_row, m.dp + i * m.s_row, m.s_row, m.ds + i * m.ds_row(), vecs * kLanes, scale, row);
+      }
+      m.add_to_keys(m.s, rows, tile, m.dout_lines, m.v_row, sums.dv + k0 * m.v_row);
+      m.add_to_keys(m.dp, rows, tile, m.q_lines, m.d_row, sums.dk + k0 * m.d_row);
+      m.add_to_queries(m.ds, rows, k0, tile, m.k_lines, m.dq);
+    }
+    write_rows<kType>(m.dq, m.d_row, rows, dq, i0, p.scale);
+  }
+}
+
+/// Adds the key sums of a head's splits in their order and writes the gradients of its keys and values.
+template <Dtype kType>
+static void finish_head(const AttentionParams& p, const Plan& plan, std::int64_t head, float* sum_floats) {
+  const KeySums sums(p, sum_floats);
+  for (std::int64_t split = 1; split < plan.splits; ++split) {
+    const float* other = sum_floats + static_cast<std::size_t>(split) * sums.floats;
+    for (std::size_t i = 0; i < sums.floats; ++i) sum_floats[i] += other[i];
+  }
+  const std::int64_t b = head / p.H, h = head % p.H;
+  write_rows<kType>(sums.dk, sums.d_row, p.Lk, matrix<kType>(p.dk, b, h, p.D), 0, p.scale);
+  write_rows<kType>(sums.dv, sums.v_row, p.Lk, matrix<kType>(p.dv, b, h, p.Dv), 0, 1);
+  if (sums.dk2) write_rows<kType>(sums.dk2, sums.d_row, p.Lk, matrix<kType>(p.dk2, b, h, p.D), 0, p.scale);
+  if (sums.dv2) write_rows<kType>(sums.dv2, sums.v_row, p.Lk, matrix<kType>(p.dv2, b, h, p.Dv), 0, 1);
+}
+
+}  // namespace uvit::kernels::UVIT_ISA

@@ -1,5 +1,5 @@
 // The table of one instruction set. The including file defines UVIT_ISA, UVIT_LANES, UVIT_TABLE and, where there is one, UVIT_BF16_DOT.
-#include "kernels/attention/cpu/isa/backward.h"
+#include "kernels/attention/cpu/isa/backward_two.h"
 
 namespace uvit::kernels {
 namespace UVIT_ISA {
@@ -47,8 +47,46 @@ static std::size_t forward_scratch(const AttentionParams& p, const Plan& plan) {
   return arena.used;
 }
 
+template <class C>
+static void backward_of_kind(const AttentionParams& p, const Plan& plan, std::int64_t item, float* scratch, float* sums, double* weight_sums) {
+  switch (p.kind) {
+    case Kind::softmax: return backward_piece<C, SoftmaxWeight>(p, plan, item, scratch, sums);
+    case Kind::cog: return backward_piece<C, CogWeight>(p, plan, item, scratch, sums);
+    case Kind::centered: return backward_piece<C, CenteredWeight>(p, plan, item, scratch, sums);
+    case Kind::softpick: return backward_piece<C, SoftpickWeight>(p, plan, item, scratch, sums);
+    case Kind::softmax1: return backward_piece<C, Softmax1Weight>(p, plan, item, scratch, sums);
+    case Kind::sigmoid: return backward_piece<C, SigmoidWeight>(p, plan, item, scratch, sums);
+    case Kind::sda:
+    case Kind::sda_weighted: return backward_two_piece<C, Two::signed_scores>(p, plan, item, scratch, sums, weight_sums);
+    case Kind::dipole: return backward_two_piece<C, Two::two_values>(p, plan, item, scratch, sums, weight_sums);
+    case Kind::diff: return backward_two_piece<C, Two::two_scores>(p, plan, item, scratch, sums, weight_sums);
+  }
+}
+
+static void backward(const AttentionParams& p, const Plan& plan, std::int64_t item, float* scratch, float* sums, double* weight_sums) {
+  with_cells(p, [&](auto cells) { backward_of_kind<decltype(cells)>(p, plan, item, scratch, sums, weight_sums); });
+}
+
+static std::size_t backward_scratch(const AttentionParams& p, const Plan& plan) {
+  Arena arena{nullptr};
+  with_cells(p, [&](auto cells) {
+    using C = decltype(cells);
+    if (p.kind == Kind::dipole) BackwardTwoBuffers<C, Two::two_values>(p, plan, arena);
+    else if (p.kind == Kind::diff) BackwardTwoBuffers<C, Two::two_scores>(p, plan, arena);
+    else BackwardBuffers<C>(p, plan, arena);
+  });
+  return arena.used;
+}
+
+static std::size_t key_sums(const AttentionParams& p, const Plan&) { return KeySums(p, nullptr).floats; }
+
+static void finish(const AttentionParams& p, const Plan& plan, std::int64_t head, float* sums) {
+  p.dtype == Dtype::f32 ? finish_head<Dtype::f32>(p, plan, head, sums) : finish_head<Dtype::bf16>(p, plan, head, sums);
+}
+
 }  // namespace UVIT_ISA
 
-const KernelTable UVIT_TABLE = {UVIT_ISA_NAME, UVIT_ISA::forward_plan, UVIT_ISA::forward_scratch, UVIT_ISA::forward, nullptr, nullptr, nullptr, nullptr, nullptr};
+const KernelTable UVIT_TABLE = {UVIT_ISA_NAME, UVIT_ISA::forward_plan, UVIT_ISA::forward_scratch, UVIT_ISA::forward,
+                                UVIT_ISA::backward_plan, UVIT_ISA::backward_scratch, UVIT_ISA::key_sums, UVIT_ISA::backward, UVIT_ISA::finish};
 
 }  // namespace uvit::kernels
