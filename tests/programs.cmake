@@ -1,0 +1,16 @@
+# Tests that run whole programs: the command line, its errors, the README's commands, a short real training.
+set(UVIT_ASAN_BUILD "" CACHE PATH "A build with UVIT_SANITIZE whose test programs ctest runs too")
+if(UVIT_ASAN_BUILD)
+  foreach(layer core io config data kernels)
+    add_test(NAME sanitizers_${layer} COMMAND "${UVIT_ASAN_BUILD}/tests/test_${layer}" "~[python]" WORKING_DIRECTORY "${PROJECT_BINARY_DIR}")
+    set_tests_properties(sanitizers_${layer} PROPERTIES TIMEOUT 900 ENVIRONMENT "UBSAN_OPTIONS=print_stacktrace=1")
+  endforeach()
+endif()
+
+function(uvit_script_test name timeout)
+  add_test(NAME ${name} COMMAND bash "${CMAKE_CURRENT_SOURCE_DIR}/programs/${name}.sh" "$<TARGET_FILE:uvit>" "${PROJECT_SOURCE_DIR}")
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} SKIP_REGULAR_EXPRESSION "SKIPPED: ")
+endfunction()
+uvit_script_test(command_line 300)
+uvit_script_test(bad_input 600)
+uvit_script_test(readme_commands 1200)

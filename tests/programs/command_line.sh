@@ -1,0 +1,70 @@
+# What the program's commands print and write when all goes well.
+. "$(dirname "$0")/support.sh"
+cd "$scratch"
+
+succeed '^uvit [0-9.]+' "$uvit" --version
+succeed 'LibTorch 2' "$uvit" --version
+succeed 'CUDA: ' "$uvit" --version
+succeed 'CPU: ' "$uvit" --version
+succeed 'train.*' "$uvit" --help
+for command in train sample score fid report info convert list; do succeed "^Usage: .*$command" "$uvit" "$command" --help; done
+for row in softmax cog vp_linear vp_cosine dpm_solver_pp_2m ddim euler_ode euler_maruyama_sde fashion_mnist cifar10 folder fmnist-cnn; do
+  succeed "^  $row " "$uvit" list
+done
+succeed 'train.steps' "$uvit" train --help-keys
+for config in "$source_dir"/configs/*/*.toml; do succeed '^parameters' "$uvit" info "$config"; done
+succeed '^parameters +44255747$' "$uvit" info "$source_dir/configs/cifar10/uvit_small.toml"
+
+# Official weights, and the way there and back.
+for from in "$source_dir"/tests/fixtures/uvit_cond_nnet.pth "$source_dir"/tests/fixtures/uvit_cond_state.safetensors; do
+  succeed 'tensors' "$uvit" convert "$from" a.safetensors
+  succeed 'tensors' "$uvit" convert a.safetensors b.pth
+  succeed 'tensors' "$uvit" convert b.pth c.safetensors
+  cmp -s a.safetensors c.safetensors || fail "converting $from to .pth and back changed it"
+done
+
+need_fashion_mnist
+tiny_train run >out 2>err || fail "training: $(tail -n 3 err)"
+grep -q 'trained 6 steps' out || fail "no summary: $(cat out)"
+for file in config.toml metrics.jsonl checkpoints/step-6/model.safetensors checkpoints/step-6/state.json checkpoints/latest checkpoints/best; do
+  [ -e "run/$file" ] || fail "run/$file is missing"
+done
+succeed '^step +6' "$uvit" info run
+succeed 'in\.0 +softmax' "$uvit" info run
+succeed '^grid: ' "$uvit" sample run --out all.png --images all --npz all.npz -n 10
+[ "$(ls all | wc -l)" = 10 ] || fail "10 images expected in all/"
+[ -s all.npz ] || fail "no all.npz"
+
+# An image depends on its seed alone: drawn with others, alone, and in another place of the batch it is the same file.
+succeed . "$uvit" sample run --out one.png --images one -n 1 --seed 7 --class 7
+succeed . "$uvit" sample run --out some.png --images some -n 3 --seed 6 --class 6,7,8
+cmp all/seed-000007-class-7.png one/seed-000007-class-7.png || fail "image 7 differs when drawn alone"
+cmp all/seed-000007-class-7.png some/seed-000007-class-7.png || fail "image 7 differs when drawn among others"
+succeed . "$uvit" sample run --out named.png --class Bag --grid 1x2 --guidance-scale 3 --solver ddim --num-steps 2
+
+succeed '^FD\[fmnist-cnn\]@10 = ' "$uvit" score run -n 10 --agreement 10
+[ "$(wc -l <run/scores.jsonl)" = 2 ] || fail "two scores expected in scores.jsonl"
+succeed 'FD\[fmnist-cnn\]@10 = .*\| +[0-9.]+ % of 10' "$uvit" report run
+succeed '^FD\[fmnist-cnn\]@10 = ' "$uvit" fid all fashion_mnist:test --limit 10 --save all_statistics.npz
+succeed '^FD\[fmnist-cnn\]@10 = (0\.0|-?[0-9.]+e-)' "$uvit" fid all_statistics.npz all
+
+# The weights of a run leave as one file and are the same model.
+succeed 'tensors' "$uvit" convert run weights.pth
+succeed . "$uvit" sample weights.pth --config run/config.toml --out again.png --images again -n 10
+cmp all/seed-000003-class-3.png again/seed-000003-class-3.png || fail "the converted weights draw another image"
+
+# Stopped and resumed, the run is the run that was not.
+tiny_train halves --set train.steps=3 >/dev/null 2>err || fail "first half: $(tail -n 3 err)"
+tiny_train halves --resume >/dev/null 2>err || fail "second half: $(tail -n 3 err)"
+for file in model ema_0.995 optimizer; do
+  cmp "run/checkpoints/step-6/$file.safetensors" "halves/checkpoints/step-6/$file.safetensors" || fail "resuming changed $file"
+done
+
+# SIGTERM saves and ends cleanly.
+tiny_train stopped --set train.steps=100000 >out 2>err &
+pid=$!
+for ((i = 0; i < 300; ++i)); do [ -e stopped/checkpoints/latest ] && break; sleep 0.1; done
+kill -TERM $pid
+wait $pid || fail "SIGTERM: exit code $? ($(tail -n 3 err))"
+grep -q '^go on with: ' out || fail "no word how to go on: $(cat out)"
+finish

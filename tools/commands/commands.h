@@ -1,0 +1,16 @@
+#pragma once
+#include <CLI/CLI.hpp>
+
+namespace uvit {
+
+// Each adds one subcommand to the program; the work is done in the subcommand's callback, and what fails throws Error.
+void add_train_command(CLI::App& app);
+void add_sample_command(CLI::App& app);
+void add_score_command(CLI::App& app);
+void add_fid_command(CLI::App& app);
+void add_report_command(CLI::App& app);
+void add_info_command(CLI::App& app);
+void add_convert_command(CLI::App& app);
+void add_list_command(CLI::App& app);
+
+}  // namespace uvit

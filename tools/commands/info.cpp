@@ -1,0 +1,81 @@
+#include <torch/torch.h>
+
+#include <fmt/format.h>
+
+#include "attention/plan.h"
+#include "checkpoint/checkpoint.h"
+#include "commands/commands.h"
+#include "core/error.h"
+
+namespace uvit {
+namespace {
+
+struct Arguments {
+  std::string path, config;
+  std::vector<std::string> overrides;
+};
+
+/// Bytes that one training step holds, estimated: weights, gradients and AdamW state in float32, the EMA profiles, and what a forward pass keeps for backward.
+struct MemoryEstimate {
+  double state = 0, activations = 0;
+};
+
+MemoryEstimate estimate_memory(const UViT& model, const Config& config) {
+  const UViTOptions& o = model.options();
+  const double profiles = static_cast<double>(config.train.ema_decay.size());
+  const double tokens = static_cast<double>((o.height / o.patch_size) * (o.width / o.patch_size) + 1 + (o.label_rows > 0) + o.context_tokens);
+  const double width = static_cast<double>(o.embed_dim);
+  // a block keeps x twice, both norms, qkv, the attention output, fc1 and its GELU, and (eager) the weights and their absolute scores of every head
+  const double block = tokens * width * (8.0 + 2.0 * o.mlp_ratio) + 3.0 * static_cast<double>(o.num_heads) * tokens * tokens;
+  const double skips = o.skip ? tokens * width * 2.0 * static_cast<double>(o.depth / 2) : 0;
+  const std::int64_t micro = config.train.micro_batch_size > 0 ? config.train.micro_batch_size : config.train.batch_size;
+  return {4.0 * static_cast<double>(model.num_parameters()) * (4.0 + profiles),
+          4.0 * static_cast<double>(micro) * (block * static_cast<double>(o.plan.kinds.size()) + skips)};
+}
+
+void print_info(const UViT& model, const Config& config) {
+  const UViTOptions& o = model.options();
+  const std::int64_t rows = o.height / o.patch_size, columns = o.width / o.patch_size;
+  fmt::print("image            {} x {} x {} (channels x height x width), patch {} -> {} x {} patches\n", o.channels, o.height, o.width, o.patch_size, rows, columns);
+  fmt::print("tokens           {} = {} patches + time{}{}\n", rows * columns + 1 + (o.label_rows > 0) + o.context_tokens, rows * columns,
+             o.label_rows > 0 ? fmt::format(" + label ({} rows)", o.label_rows) : "",
+             o.context_tokens > 0 ? fmt::format(" + {} context of width {}", o.context_tokens, o.context_dim) : "");
+  fmt::print("network          embed_dim {}, depth {} ({} blocks), {} heads of {}, mlp_ratio {}, {}{}{}{}\n", o.embed_dim, o.depth, o.plan.kinds.size(), o.num_heads,
+             o.embed_dim / o.num_heads, o.mlp_ratio, o.skip ? "long skips" : "no long skips", o.conv ? ", final 3x3 convolution" : "",
+             o.qkv_bias ? ", qkv bias" : "", o.mlp_time_embed ? ", time MLP" : "");
+  fmt::print("diffusion        schedule {}, prediction {}, label dropout {}\n", config.diffusion.schedule, config.diffusion.prediction, config.diffusion.label_dropout);
+  fmt::print("attention plan\n{}", describe_plan(o.plan, o.attention_backend));
+  fmt::print("parameters       {}\n", model.num_parameters());
+  fmt::print("forward          {:.4g} GFLOP an image (multiply and add counted as two)\n", model.flops_per_image() / 1e9);
+  const MemoryEstimate memory = estimate_memory(model, config);
+  fmt::print("training memory  about {:.0f} MiB of weights, gradients, AdamW and EMA + {:.0f} MiB of activations (micro-batch {})\n", memory.state / 1048576,
+             memory.activations / 1048576, config.train.micro_batch_size > 0 ? config.train.micro_batch_size : config.train.batch_size);
+}
+
+void run(const Arguments& arguments) {
+  if (arguments.path.ends_with(".toml")) {
+    const Config config = load_config(arguments.path, arguments.overrides);
+    const UViT model(make_uvit_options(config));
+    return print_info(model, config);
+  }
+  if (!arguments.overrides.empty()) throw UsageError("--set goes with a CONFIG.toml, not with a checkpoint");
+  std::optional<Config> config;
+  if (!arguments.config.empty()) config = load_config(arguments.config);
+  const LoadedModel loaded = load_model(arguments.path, true, config);
+  fmt::print("file             {}\nweights          {}, SHA-256 {}\n", loaded.file.string(), loaded.weights, loaded.weights_hash);
+  if (loaded.step >= 0) fmt::print("step             {}\n", loaded.step);
+  print_info(*loaded.model, loaded.config);
+}
+
+}  // namespace
+
+void add_info_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("info", "Architecture, attention plan, parameters, FLOPs an image and memory of a checkpoint or a configuration");
+  auto arguments = std::make_shared<Arguments>();
+  command->add_option("PATH", arguments->path, "CONFIG.toml, run folder, step folder, .safetensors or .pth")->required();
+  command->add_option("--set", arguments->overrides, "section.key=value, over what CONFIG.toml says; may be given often")->expected(1)->take_all();
+  command->add_option("--config", arguments->config, "Configuration of a bare weight file");
+  command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace uvit

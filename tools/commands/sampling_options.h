@@ -1,0 +1,42 @@
+#pragma once
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "data/image_io.h"
+#include "metrics/score.h"
+#include "samplers/generate.h"
+
+namespace uvit {
+
+/// The options that `sample` and `score` share: which weights, and how images are drawn from them. What is not given comes from the run's [sample].
+struct SamplingOptions {
+  std::string checkpoint, config;
+  std::optional<std::int64_t> num_steps, batch_size;
+  std::optional<double> guidance_scale;
+  std::optional<std::string> solver, precision, device;
+  std::optional<std::uint64_t> seed;
+  std::optional<std::int64_t> threads;
+  bool raw_weights = false;
+
+  void add_to(CLI::App& command);
+};
+
+/// Loads the checkpoint and puts the options over its [sample].
+LoadedModel load_for_sampling(const SamplingOptions& options);
+
+/// Class numbers from names or numbers ("3", "Bag"). Throws Error for one that is not there, with the nearest name.
+std::vector<std::int64_t> parse_classes(const std::vector<std::string>& words, const LoadedModel& loaded);
+
+/// Images 0 .. n-1 of the seed: image i has seed + i and label classes[i % classes.size()] (all classes in turn when `classes` is empty).
+GenerateRequest make_request(const LoadedModel& loaded, std::int64_t n, const std::vector<std::int64_t>& classes);
+
+/// Draws the request with a progress bar and hands over each image in 8 bits.
+GenerateReport draw(LoadedModel& loaded, const GenerateRequest& request, const std::function<void(std::size_t, const Image&)>& sink);
+
+/// What a recipe says of how images were drawn.
+std::map<std::string, std::string> sampling_recipe(const LoadedModel& loaded, const GenerateReport& report);
+
+}  // namespace uvit

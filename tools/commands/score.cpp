@@ -1,0 +1,102 @@
+#include <torch/torch.h>
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "commands/commands.h"
+#include "commands/sampling_options.h"
+#include "core/error.h"
+#include "core/progress.h"
+#include "metrics/agreement.h"
+#include "metrics/score.h"
+
+namespace uvit {
+namespace {
+
+struct Arguments {
+  SamplingOptions sampling;
+  std::optional<std::int64_t> count;
+  std::int64_t agreement = 500;
+  std::optional<std::string> metric;
+  std::string reference, path;
+};
+
+at::Tensor to_tensor(const std::vector<Image>& images, std::size_t count) {
+  const Image& first = images.front();
+  at::Tensor all = at::empty({static_cast<std::int64_t>(count), first.channels, first.height, first.width}, at::kByte);
+  auto* out = all.mutable_data_ptr<std::uint8_t>();
+  for (std::size_t i = 0; i < count; ++i) out = std::copy(images[i].pixels.begin(), images[i].pixels.end(), out);
+  return all;
+}
+
+/// Class agreement of the first images: the share that the network assigns to the class asked for.
+std::optional<Score> score_agreement(FeatureNetwork& network, const std::string& name, const std::vector<Image>& images, const GenerateRequest& request,
+                                     std::int64_t limit) {
+  const std::size_t count = std::min<std::size_t>(images.size(), static_cast<std::size_t>(limit));
+  if (request.labels.empty() || count == 0) return std::nullopt;
+  const std::vector<std::int64_t> labels(request.labels.begin(), request.labels.begin() + static_cast<std::ptrdiff_t>(count));
+  const std::optional<double> share = class_agreement(network, to_tensor(images, count), labels);
+  if (!share) return std::nullopt;
+  Score score;
+  score.metric = fmt::format("class agreement[{}]@{}", name, count);
+  score.value = *share;
+  return score;
+}
+
+void run(const Arguments& arguments) {
+  LoadedModel loaded = load_for_sampling(arguments.sampling);
+  const FeatureNetworkRow& row = find_feature_network(arguments.metric.value_or(loaded.config.eval.metric));
+  const auto network = row.load();
+  const std::int64_t count = arguments.count.value_or(loaded.config.eval.num_images);
+  if (count < 2) throw UsageError("-n: a score needs at least 2 images");
+
+  DataConfig data = loaded.config.data;
+  if (!arguments.path.empty()) data.path = arguments.path;
+  const std::string spec = arguments.reference.empty() ? data.dataset : arguments.reference;
+  const Reference reference = load_reference(spec, row, *network, 0, data);
+
+  const GenerateRequest request = make_request(loaded, count, {});
+  std::vector<Image> images(request.seeds.size());
+  const GenerateReport report = draw(loaded, request, [&](std::size_t index, const Image& image) { images[index] = image; });
+  const at::Tensor features = collect_features(*network, count, [&](std::int64_t i) { return images[static_cast<std::size_t>(i)]; });
+
+  Score distance;
+  distance.metric = fmt::format("FD[{}]@{}", row.name, count);
+  distance.value = frechet_distance(feature_statistics(features), reference.statistics);
+  std::vector<Score> scores = {distance};
+  if (auto agreement = score_agreement(*network, row.name, images, request, arguments.agreement)) scores.push_back(*agreement);
+
+  std::map<std::string, std::string> recipe = sampling_recipe(loaded, report);
+  recipe.insert({{"num_images", std::to_string(count)},
+                 {"reference", reference.name},
+                 {"reference_images", std::to_string(reference.statistics.num_images)},
+                 {"reference_hash", reference.hash},
+                 {"network", row.name},
+                 {"network_hash", network->weights_hash()},
+                 {"preprocess", row.preprocess},
+                 {"labels", request.labels.empty() ? "none" : "every class in turn"},
+                 {"seeds", fmt::format("{} to {}", request.seeds.front(), request.seeds.back())}});
+  const std::filesystem::path run_folder = std::filesystem::is_directory(arguments.sampling.checkpoint) ? run_of(loaded.file) : std::filesystem::path{};
+  for (Score& score : scores) {
+    score.recipe = recipe;
+    fmt::print("{}\n", format_score(score));
+    if (!run_folder.empty()) append_score((run_folder / "scores.jsonl").string(), score);
+  }
+}
+
+}  // namespace
+
+void add_score_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("score", "Draw images from a checkpoint and score them: Frechet distance and class agreement");
+  auto arguments = std::make_shared<Arguments>();
+  arguments->sampling.add_to(*command);
+  command->add_option("-n", arguments->count, "Images that the distance is taken over (default: eval.num_images of the run)");
+  command->add_option("--agreement", arguments->agreement, "Images that the class agreement is taken over, the first of the n")->capture_default_str();
+  command->add_option("--metric", arguments->metric, "A row of `uvit list metrics` (default: eval.metric of the run)");
+  command->add_option("--reference", arguments->reference, "Folder of images, .npz of statistics, or a dataset (default: the run's own training data)");
+  command->add_option("--data-path", arguments->path, "Where the dataset lies (default: as the run had it)");
+  command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace uvit

@@ -1,0 +1,54 @@
+#include <torch/torch.h>
+
+#include <fmt/format.h>
+
+#include "commands/commands.h"
+#include "config/config.h"
+#include "core/error.h"
+#include "train/trainer.h"
+
+namespace uvit {
+namespace {
+
+struct Arguments {
+  std::string config, out;
+  std::vector<std::string> overrides;
+  bool resume = false, keys = false;
+};
+
+/// runs/<dataset>-<file name without .toml>
+std::filesystem::path default_run(const std::string& config_path, const Config& config) {
+  return std::filesystem::path("runs") / fmt::format("{}-{}", config.data.dataset, std::filesystem::path(config_path).stem().string());
+}
+
+void run(const Arguments& arguments) {
+  if (arguments.keys) return fmt::print("{}", describe_keys());
+  if (arguments.config.empty()) throw UsageError("CONFIG.toml is missing: uvit train CONFIG.toml (the configs folder has some)");
+  TrainRequest request;
+  request.config = load_config(arguments.config, arguments.overrides);
+  request.run = arguments.out.empty() ? default_run(arguments.config, request.config) : std::filesystem::path(arguments.out);
+  request.resume = arguments.resume;
+  install_signal_handlers();
+  const TrainResult result = train(request);
+  if (result.interrupted) {
+    fmt::print("stopped at step {}; checkpoint {}\ngo on with: uvit train {} --out {} --resume\n", result.step, result.checkpoint.string(), arguments.config,
+               request.run.string());
+    return;
+  }
+  fmt::print("trained {} steps, loss {:.5f}, {:.1f} images/s; checkpoint {}\n", result.step, result.loss, result.images_per_second, result.checkpoint.string());
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("train", "Train the model that a configuration file describes");
+  auto arguments = std::make_shared<Arguments>();
+  command->add_option("CONFIG.toml", arguments->config, "Configuration file, for instance configs/fashion_mnist/uvit.toml");
+  command->add_option("--set", arguments->overrides, "section.key=value, over what the file says; may be given often")->expected(1)->take_all();
+  command->add_option("--out", arguments->out, "Run folder (default: runs/<dataset>-<config>)");
+  command->add_flag("--resume", arguments->resume, "Go on from the newest checkpoint of the run folder");
+  command->add_flag("--help-keys", arguments->keys, "Every key of a configuration file, with its default and meaning");
+  command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace uvit

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds everything and runs all tests. Arguments go to ctest, for instance: tools/test.sh -R model
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tools/setup.sh --tests
+# Parsers and kernels, and what they stand on, once more under the address and undefined-behaviour sanitizers. They know no LibTorch.
+cmake --preset asan >/dev/null
+cmake --build build-asan --target test_core test_io test_config test_data test_kernels -- --quiet
+cmake --preset cpu -DUVIT_BUILD_TESTS=ON -DUVIT_BUILD_BENCH=ON "-DUVIT_ASAN_BUILD=$PWD/build-asan" >/dev/null
+cmake --build build -- --quiet
+ctest --test-dir build --output-on-failure "$@"

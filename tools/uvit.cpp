@@ -1,0 +1,98 @@
+// The program `uvit`. Parses the command line; what a command does is in tools/commands/.
+#include <torch/torch.h>
+// torch first: it comes from the precompiled header
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <new>
+
+#include "commands/commands.h"
+#include "core/cpu_info.h"
+#include "core/error.h"
+#include "core/name_table.h"
+#include "core/version.h"
+
+namespace {
+
+std::string describe_version() {
+#ifdef UVIT_HAS_CUDA
+  const std::string cuda = torch::cuda::is_available() ? fmt::format("{} device(s)", torch::cuda::device_count()) : "linked, no device found";
+#else
+  const std::string cuda = "not linked (configure with -DUVIT_CUDA=ON)";
+#endif
+  return fmt::format("uvit {} ({})\nLibTorch {}\nCUDA: {}\nCPU: {}; ATen kernels {}; {} threads", uvit::version(), uvit::git_commit(), TORCH_VERSION, cuda,
+                     uvit::cpu_description(), at::get_cpu_capability(), at::get_num_threads());
+}
+
+int report(const std::string& message, int code) {
+  std::string line = message.substr(0, message.find('\n'));
+  fmt::print(stderr, "uvit: error: {}\n", line);
+  return code;
+}
+
+/// CLI11's message as one line, with the nearest subcommand for a word that is none.
+int report_usage(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  if (argc > 1 && argv[1][0] != '-' && app.get_subcommands().empty()) {
+    try {
+      uvit::throw_unknown_name("command", argv[1], names);
+    } catch (const uvit::Error& unknown) {
+      return report(unknown.what(), 2);
+    }
+  }
+  return report(fmt::format("{} (see uvit {}--help)", error.what(), app.get_subcommands().empty() ? "" : app.get_subcommands()[0]->get_name() + " "), 2);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that grows past its limit is a failed write, not a death
+  std::signal(SIGPIPE, SIG_IGN);
+  auto logger = spdlog::stderr_logger_mt("uvit");
+  logger->set_pattern("%v");
+  spdlog::set_default_logger(logger);
+
+  CLI::App app{"U-ViT and U-ViC diffusion models: train, sample, score.", "uvit"};
+  app.set_version_flag("--version", describe_version, "Version, LibTorch, CUDA and CPU capability");
+  app.require_subcommand(1);
+  app.option_defaults()->always_capture_default();
+  uvit::add_train_command(app);
+  uvit::add_sample_command(app);
+  uvit::add_score_command(app);
+  uvit::add_fid_command(app);
+  uvit::add_report_command(app);
+  uvit::add_info_command(app);
+  uvit::add_convert_command(app);
+  uvit::add_list_command(app);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {
+    return app.exit(success);
+  } catch (const CLI::RuntimeError& ended) {
+    return ended.get_exit_code();
+  } catch (const CLI::ParseError& error) {
+    return report_usage(app, error, argc, argv);
+  } catch (const uvit::UsageError& error) {
+    return report(error.what(), 2);
+  } catch (const uvit::Error& error) {
+    return report(error.what(), 1);
+  } catch (const std::bad_alloc&) {
+    return report("out of memory: use a smaller train.micro_batch_size or sample.batch_size", 1);
+  } catch (const c10::OutOfMemoryError&) {
+    return report("out of device memory: use a smaller train.micro_batch_size or sample.batch_size", 1);
+  } catch (const c10::Error& error) {
+    const std::string text = error.what_without_backtrace();
+    if (text.find("can't allocate memory") != std::string::npos)
+      return report("out of memory: use a smaller train.micro_batch_size or sample.batch_size", 1);
+    return report("in LibTorch: " + text, 1);
+  } catch (const std::exception& error) {
+    return report(error.what(), 1);
+  }
+  return 0;
+}
