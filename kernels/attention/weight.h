@@ -16,6 +16,7 @@ struct SoftmaxWeight {
   static constexpr bool kHasShift = true;      ///< the row's maximum is subtracted before exp
   static constexpr bool kZeroInShift = false;  ///< and 0 takes part in that maximum
   static constexpr bool kCentered = false;     ///< the output loses the mean of the visible values
+  static constexpr bool kTakesSum = false;     ///< backward gets 1/Z' and e^-hi as `lo` and `unit`, Z' = Z e^-hi
   /// What the row maximum is taken of.
   template <class O>
   static UVIT_WEIGHT_FN typename O::V key(typename O::V t) { return t; }
@@ -26,7 +27,7 @@ struct SoftmaxWeight {
   }
   /// c of Z, times e^-shift.
   static UVIT_WEIGHT_FN float constant(float) { return 0; }
-  /// w, and ds = (f'(t) dp - g'(t) delta) / Z, with log Z = hi + lo; unit = e^-(hi + lo) (centered: 1/n).
+  /// w, and ds = (f'(t) dp - g'(t) delta) / Z, with log Z = hi + lo; unit: 1/n of centered.
   template <class O>
   static UVIT_WEIGHT_FN void backward(typename O::V t, typename O::V hi, typename O::V lo, typename O::V, typename O::V delta, typename O::V dp,
                                       typename O::V& w, typename O::V& ds) {
@@ -71,6 +72,7 @@ struct Softmax1Weight : SoftmaxWeight {
 
 struct SoftpickWeight : SoftmaxWeight {
   static constexpr bool kZeroInShift = true;
+  static constexpr bool kTakesSum = true;  // e^(s - log Z) - e^-log Z would cancel where all scores are near 0 and Z is small
   template <class O>
   static UVIT_WEIGHT_FN typename O::V forward(typename O::V t, typename O::V shift, typename O::V unit, typename O::V& w) {
     const typename O::V e = O::exp(t - shift) - unit;
@@ -81,8 +83,8 @@ struct SoftpickWeight : SoftmaxWeight {
   template <class O>
   static UVIT_WEIGHT_FN void backward(typename O::V t, typename O::V hi, typename O::V lo, typename O::V unit, typename O::V delta, typename O::V dp,
                                       typename O::V& w, typename O::V& ds) {
-    const typename O::V p = O::exp((t - hi) - lo);
-    w = O::max0(p - unit);
+    const typename O::V e = O::exp(t - hi), p = e * lo;
+    w = O::max0(e - unit) * lo;
     ds = O::if_positive(t, p * dp) - O::with_sign_of(p, t) * delta;
   }
 };

@@ -38,13 +38,19 @@ const std::vector<Isa>& isas() {
   return all;
 }
 
+std::string available() {
+  std::string names;
+  for (const std::string& name : attention_isas_available()) names += (names.empty() ? "" : ", ") + name;
+  return names;
+}
+
 const KernelTable* find_isa(const std::string& name) {
   for (const Isa& isa : isas())
     if (isa.table->name == name) {
       if (isa.runs_here()) return isa.table;
-      throw std::invalid_argument("UVIT_CPU_ISA: this machine has no " + name + "; it runs " + attention_isas_available());
+      throw std::invalid_argument("UVIT_CPU_ISA: this machine has no " + name + "; it runs " + available());
     }
-  throw std::invalid_argument("UVIT_CPU_ISA: unknown instruction set '" + name + "'; this machine runs " + attention_isas_available());
+  throw std::invalid_argument("UVIT_CPU_ISA: unknown instruction set '" + name + "'; this machine runs " + available());
 }
 
 const KernelTable* default_isa() {
@@ -189,12 +195,22 @@ void attention_backward(const AttentionParams& params, const ParallelFor& parall
   }
 }
 
+AttentionMemory attention_memory(const AttentionParams& params, bool backward) {
+  const KernelTable& isa = kernels();
+  if (params.B * params.H * params.L == 0) return {};
+  if (!backward) return {isa.forward_scratch(params, isa.forward_plan(params)) * sizeof(float), 0};
+  const Plan plan = isa.backward_plan(params);
+  const std::size_t scratch = isa.backward_scratch(params, plan) * sizeof(float), sums = isa.key_sums(params, plan) * sizeof(float);
+  if (plan.splits == 1) return {scratch + sums, 0};
+  return {scratch, static_cast<std::size_t>(plan.items) * sums};
+}
+
 std::string attention_isa() { return kernels().name; }
 
-std::string attention_isas_available() {
-  std::string names;
+std::vector<std::string> attention_isas_available() {
+  std::vector<std::string> names;
   for (const Isa& isa : isas())
-    if (isa.runs_here()) names += (names.empty() ? "" : ", ") + std::string(isa.table->name);
+    if (isa.runs_here()) names.emplace_back(isa.table->name);
   return names;
 }
 

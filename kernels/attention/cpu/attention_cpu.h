@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "kernels/attention/params.h"
 
@@ -24,12 +25,18 @@ bool attention_supported(std::int64_t head_dim, std::int64_t value_dim);
 void attention_forward(const AttentionParams& params, const ParallelFor& parallel_for = serial_for);
 void attention_backward(const AttentionParams& params, const ParallelFor& parallel_for = serial_for);
 
+/// Bytes that a call takes beside its operands: for each thread, and shared by all. Linear in L and Lk.
+struct AttentionMemory {
+  std::size_t each_thread = 0, shared = 0;
+};
+AttentionMemory attention_memory(const AttentionParams& params, bool backward);
+
 /// The instruction set in use: "portable", "avx2", "avx512" or "avx512_bf16", the best that this machine has, or the one UVIT_CPU_ISA names.
 /// Read once. @throws std::invalid_argument for a UVIT_CPU_ISA that is unknown or that this machine has not.
 std::string attention_isa();
 
 /// The names this machine can run, the best last.
-std::string attention_isas_available();
+std::vector<std::string> attention_isas_available();
 
 /// Selects an instruction set from here on (tests and benchmarks); not while a kernel runs. @throws as attention_isa.
 void set_attention_isa(const std::string& name);

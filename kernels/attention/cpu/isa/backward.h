@@ -106,16 +106,36 @@ static void differentiate_rows(float* s, float* dp, std::int64_t s_row, float* d
   }
 }
 
-/// rowsum(dout * (o + mean)); mean may be null.
-template <Dtype kType>
-static float row_delta(const char* dout, const char* o, const float* mean, std::int64_t width) {
-  Vec sum = Vec{};
-  for (std::int64_t d = 0; d < width; d += kLanes) {
-    Vec value = load_values<kType>(o, d, width - d);
-    if (mean) value += first_lanes(load(mean + d), width - d, Vec{});
-    sum += load_values<kType>(dout, d, width - d) * value;
+/// delta[i] = rowsum(dout * o) of rows begin + i, summed in the order in which the micro-kernel sums dp: where one key has all the weight, o is its value and
+/// dp - delta is exactly 0, whatever the size of the scores' gradients.
+template <class C>
+static void row_deltas(const Matrix& dout, const Matrix& o, std::int64_t begin, std::int64_t rows, float* delta) {
+  const std::int64_t cells = dout.width / C::kPair;
+  for (std::int64_t r = 0; r < rows; r += kLanes) {
+    Vec sum = Vec{};
+    for (std::int64_t c = 0; c < cells; c += kLanes) {
+      Vec a[kLanes], b[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        const bool inside = r + i < rows;
+        a[i] = inside ? C::load_cells(dout.row(begin + r + i), c, cells - c) : Vec{};
+        b[i] = inside ? C::load_cells(o.row(begin + r + i), c, cells - c) : Vec{};
+      }
+      transpose_block(a);
+      transpose_block(b);
+      for (int i = 0; i < kLanes && c + i < cells; ++i) sum = C::dot(sum, a[i], b[i]);
+    }
+    float lanes[kLanes];
+    store(lanes, sum);
+    for (std::int64_t i = 0; i < kLanes && r + i < rows; ++i) delta[r + i] = lanes[i];
   }
-  return reduce_add(sum);
+}
+
+/// rowsum(dout * mean), in the same order.
+template <Dtype kType>
+static float mean_delta(const char* dout, const float* mean, std::int64_t width) {
+  float sum = 0;
+  for (std::int64_t d = 0; d < width; ++d) sum += RunningMean<kType>::value(dout, d) * mean[d];
+  return sum;
 }
 
 static void fill_zero(float* p, std::size_t n) {
@@ -131,7 +151,8 @@ static void backward_piece(const AttentionParams& p, const Plan& plan, std::int6
   constexpr Dtype kType = C::kDtype;
   const Matrix q = matrix<kType>(p.q, piece.b, piece.h, p.D), k = matrix<kType>(p.k, piece.b, piece.h, p.D);
   const Matrix v = matrix<kType>(p.v, piece.b, piece.h, p.Dv), dout = matrix<kType>(p.dout, piece.b, piece.h, p.Dv);
-  const MutableMatrix o = matrix<kType>(p.o, piece.b, piece.h, p.Dv), dq = matrix<kType>(p.dq, piece.b, piece.h, p.D);
+  const Matrix o = matrix<kType>(View{p.o.data, p.o.stride_b, p.o.stride_h, p.o.stride_l}, piece.b, piece.h, p.Dv);
+  const MutableMatrix dq = matrix<kType>(p.dq, piece.b, piece.h, p.D);
   const std::int64_t all_keys = visible_keys(p, piece.end - 1), depth = p.D / C::kPair, v_depth = p.Dv / C::kPair;
   fill_zero(sum_floats, sums.floats);
   pack_transposed<C>(k, all_keys, m.k);
@@ -143,9 +164,10 @@ static void backward_piece(const AttentionParams& p, const Plan& plan, std::int6
   for (std::int64_t i0 = piece.begin; i0 < piece.end; i0 += plan.row_block) {
     const std::int64_t rows = min(plan.row_block, piece.end - i0), keys = visible_keys(p, i0 + rows - 1);
     m.pack_queries(q, dout, i0, rows);
-    for (std::int64_t i = 0; i < rows; ++i) {
-      if (W::kCentered) running.of(visible_keys(p, i0 + i), mean);
-      m.delta[i] = row_delta<kType>(dout.row(i0 + i), o.row(i0 + i), W::kCentered ? mean : nullptr, p.Dv);
+    row_deltas<C>(dout, o, i0, rows, m.delta);
+    for (std::int64_t i = 0; W::kCentered && i < rows; ++i) {
+      running.of(visible_keys(p, i0 + i), mean);
+      m.delta[i] += mean_delta<kType>(dout.row(i0 + i), mean, p.Dv);
     }
     if (keys == 0) fill_zero(m.dq, static_cast<std::size_t>(rows * m.d_row));
     for (std::int64_t k0 = 0; k0 < keys; k0 += plan.key_tile) {
@@ -159,7 +181,8 @@ static void backward_piece(const AttentionParams& p, const Plan& plan, std::int6
           row[r].valid = max(0, min(tile, visible - k0));
           row[r].hi = W::kHasShift ? *stats_row(p, 0, piece.b, piece.h, i0 + i + r) : __builtin_logf(static_cast<float>(p.Lk));
           row[r].lo = *stats_row(p, 1, piece.b, piece.h, i0 + i + r);
-          row[r].unit = W::kCentered ? 1 / static_cast<float>(visible) : C::Math::exp(splat(-row[r].hi - row[r].lo))[0];
+          if (W::kTakesSum) row[r].lo = C::Math::exp(splat(-row[r].lo))[0];
+          row[r].unit = W::kCentered ? 1 / static_cast<float>(visible) : W::kTakesSum ? C::Math::exp(splat(-row[r].hi))[0] : 0;
           row[r].delta = m.delta[i + r];
         }
         differentiate_rows<C, W>(m.s + i * m.s_row, m.dp + i * m.s_row, m.s_row, m.ds + i * m.ds_row(), vecs * kLanes, scale, row);

@@ -67,7 +67,7 @@ template <Dtype kType>
 struct FloatCells {
   static constexpr Dtype kDtype = kType;
   static constexpr int kPair = 1;
-  using Math = Ops<5>;
+  using Math = Ops<6>;
   static UVIT_WEIGHT_FN Vec dot(Vec sum, Vec a, Vec b) { return sum + a * b; }
   /// n cells of a row from cell `at` on, the rest 0.
   static UVIT_WEIGHT_FN Vec load_cells(const void* row, std::int64_t at, std::int64_t n) { return load_values<kType>(row, at, n); }

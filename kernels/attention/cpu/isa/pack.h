@@ -44,6 +44,30 @@ static void pack_across(const Matrix& m, std::int64_t begin, std::int64_t rows, 
   }
 }
 
+#if UVIT_LANES == 16
+/// Transposes a 16 x 16 block in registers: pairs, quadruples, then blocks of 4 lanes.
+UVIT_INLINE void transpose_block(Vec* rows) {
+  __m512 t[16];
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    const __m512 a = _mm512_unpacklo_ps((__m512)rows[i], (__m512)rows[i + 1]), b = _mm512_unpackhi_ps((__m512)rows[i], (__m512)rows[i + 1]);
+    const __m512 c = _mm512_unpacklo_ps((__m512)rows[i + 2], (__m512)rows[i + 3]), d = _mm512_unpackhi_ps((__m512)rows[i + 2], (__m512)rows[i + 3]);
+    t[i] = _mm512_shuffle_ps(a, c, 0x44);
+    t[i + 1] = _mm512_shuffle_ps(a, c, 0xee);
+    t[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
+    t[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m512 a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x88), b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xdd);
+    const __m512 c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x88), d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xdd);
+    rows[i] = (Vec)_mm512_shuffle_f32x4(a, c, 0x88);
+    rows[i + 4] = (Vec)_mm512_shuffle_f32x4(b, d, 0x88);
+    rows[i + 8] = (Vec)_mm512_shuffle_f32x4(a, c, 0xdd);
+    rows[i + 12] = (Vec)_mm512_shuffle_f32x4(b, d, 0xdd);
+  }
+}
+#else
 /// Transposes a kLanes x kLanes block in registers: stage s exchanges blocks of s lanes between rows s apart.
 UVIT_INLINE void transpose_block(Vec* rows) {
 #pragma GCC unroll 8
@@ -63,6 +87,7 @@ UVIT_INLINE void transpose_block(Vec* rows) {
       }
   }
 }
+#endif
 
 /// Operand b of a sum over the width: panels of kBlockColumns rows of m, each panel width / kPair lines of kBlockColumns cells. Zeros beyond the rows, up to
 /// a multiple of kLanes columns.
@@ -71,14 +96,20 @@ static void pack_transposed(const Matrix& m, std::int64_t rows, float* to) {
   const std::int64_t cells = m.width / C::kPair;
   for (std::int64_t r = 0; r < rows; r += kLanes) {
     float* column = to + r / kBlockColumns * kBlockColumns * cells + r % kBlockColumns;
+    const bool full_rows = r + kLanes <= rows;
     for (std::int64_t c = 0; c < cells; c += kLanes) {
       Vec block[kLanes];
+      if (full_rows && c + kLanes <= cells) {
 #pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) block[i] = C::load_cells(m.row(r + i), c, kLanes);
+        transpose_block(block);
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) store(column + (c + i) * kBlockColumns, block[i]);
+        continue;
+      }
       for (int i = 0; i < kLanes; ++i) block[i] = r + i < rows ? C::load_cells(m.row(r + i), c, cells - c) : Vec{};
       transpose_block(block);
-#pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i)
-        if (c + i < cells) store(column + (c + i) * kBlockColumns, block[i]);
+      for (int i = 0; i < kLanes && c + i < cells; ++i) store(column + (c + i) * kBlockColumns, block[i]);
     }
   }
 }

@@ -75,18 +75,27 @@ UVIT_INLINE float reduce_max(Vec x) {
 #endif
 }
 
-/// round(y) to an integer, and r <- y - round(y), |r| <= 1/2.
-UVIT_INLINE Vec split_integer(Vec y, Vec& r) {
+UVIT_INLINE Vec round_to_integer(Vec y) {
 #if UVIT_LANES == 16
-  const Vec n = (Vec)_mm512_roundscale_ps((__m512)y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return (Vec)_mm512_roundscale_ps((__m512)y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif UVIT_LANES == 8
-  const Vec n = (Vec)_mm256_round_ps((__m256)y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return (Vec)_mm256_round_ps((__m256)y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else
   const Vec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, |y| < 2^22
-  const Vec n = (y + magic) - magic;
+  return (y + magic) - magic;
 #endif
-  r = y - n;
-  return n;
+}
+/// log2(e) x - n without the rounding of the product, which for x = -20 alone would cost 5e-7 of e^x.
+UVIT_INLINE Vec fraction(Vec x, Vec n) {
+#if UVIT_LANES == 16
+  const __m512 high = _mm512_fmsub_ps((__m512)x, (__m512)splat(1.44269502f), (__m512)n);
+  return (Vec)_mm512_fmadd_ps((__m512)x, (__m512)splat(1.92596299e-8f), high);
+#elif UVIT_LANES == 8
+  const __m256 high = _mm256_fmsub_ps((__m256)x, (__m256)splat(1.44269502f), (__m256)n);
+  return (Vec)_mm256_fmadd_ps((__m256)x, (__m256)splat(1.92596299e-8f), high);
+#else
+  return ((x - n * splat(0.693359375f)) + n * splat(2.12194440e-4f)) * splat(1.44269504f);  // n times a 10-bit constant is exact
+#endif
 }
 /// x * 2^n for an integer-valued n, -127 and below: 0, 128 and above: infinity.
 UVIT_INLINE Vec scale_by_power(Vec x, Vec n) {
@@ -98,28 +107,31 @@ UVIT_INLINE Vec scale_by_power(Vec x, Vec n) {
 #endif
 }
 
-/// The operations of the weight policies. Degree: of the polynomial for 2^r; the largest relative error is 1.5e-7 (5) and 7.5e-5 (3, for weights that
-/// are rounded to bfloat16's 3.9e-3 next).
+/// The operations of the weight policies. Degree: of the polynomial for 2^r; its largest relative error is 2e-9 (6) and 7.5e-5 (3, for weights that are
+/// rounded to bfloat16's 3.9e-3 next).
 template <int kDegree>
 struct Ops {
   using V = Vec;
   static UVIT_WEIGHT_FN V splat(float x) { return UVIT_ISA::splat(x); }
   static UVIT_WEIGHT_FN V exp(V x) {
-    V y = x * splat(1.44269504f), r;
+    V y = x * splat(1.44269502f);
 #if UVIT_LANES < 16
     // Written so that a NaN passes through.
     y = y < splat(-127.0f) ? splat(-127.0f) : y;
     y = y > splat(128.0f) ? splat(128.0f) : y;
 #endif
-    const V n = split_integer(y, r);
-    V p;
-    if constexpr (kDegree == 5) {
-      p = splat(0.00132764720f) * r + splat(0.00967554133f);
-      p = p * r + splat(0.0555071327f);
-      p = p * r + splat(0.240221197f);
-      p = p * r + splat(0.693146967f);
+    const V n = round_to_integer(y);
+    V p, r;
+    if constexpr (kDegree == 6) {
+      r = fraction(x, n);
+      p = splat(0.000153458122f) * r + splat(0.00133999312f);
+      p = p * r + splat(0.00961848896f);
+      p = p * r + splat(0.0555032878f);
+      p = p * r + splat(0.240226469f);
+      p = p * r + splat(0.693147206f);
       p = p * r + splat(1.0f);
     } else {
+      r = y - n;
       p = splat(0.0551716691f) * r + splat(0.242611122f);
       p = p * r + splat(0.693260985f);
       p = p * r + splat(0.999928074f);
