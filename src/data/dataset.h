@@ -34,6 +34,8 @@ struct DatasetRow {
   std::string name;
   std::string description;
   std::string default_path;
+  std::int64_t native_size;      ///< pixels a side of the images as they are stored; 0: it varies
+  std::int64_t native_channels;  ///< likewise
   /// Opens the data that `config` names. Throws Error for a missing or truncated file, or images smaller than asked.
   std::unique_ptr<Dataset> (*open)(const DataConfig& config, Split split);
 };

@@ -13,13 +13,13 @@ namespace uvit {
 std::span<const DatasetRow> dataset_table() {
   static const std::array rows = {
       DatasetRow{"fashion_mnist", "70,000 garments, 28 x 28 grey, 10 classes (Debian's package dataset-fashion-mnist)",
-                 "/usr/share/datasets/fashion-mnist", open_fashion_mnist},
-      DatasetRow{"idx", "a folder with the four files of MNIST's names, .gz or not", "", open_idx},
-      DatasetRow{"cifar10", "60,000 images, 32 x 32 RGB, 10 classes (the binary version)", "data/cifar-10-batches-bin", open_cifar10},
-      DatasetRow{"cifar100", "60,000 images, 32 x 32 RGB, 100 fine classes (the binary version)", "data/cifar-100-binary", open_cifar100},
+                 "/usr/share/datasets/fashion-mnist", 28, 1, open_fashion_mnist},
+      DatasetRow{"idx", "a folder with the four files of MNIST's names, .gz or not", "", 0, 0, open_idx},
+      DatasetRow{"cifar10", "60,000 images, 32 x 32 RGB, 10 classes (the binary version)", "data/cifar-10-batches-bin", 32, 3, open_cifar10},
+      DatasetRow{"cifar100", "60,000 images, 32 x 32 RGB, 100 fine classes (the binary version)", "data/cifar-100-binary", 32, 3, open_cifar100},
       DatasetRow{"folder",
                  "JPEG, PNG, WebP and BMP images; a sub-folder is a class; train/ and test/ or val/ are splits, else both splits are all images", "",
-                 open_folder},
+                 0, 0, open_folder},
   };
   return rows;
 }
