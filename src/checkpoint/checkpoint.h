@@ -20,6 +20,9 @@ struct CheckpointState {
   AttentionPlan plan;
   double eval_loss = -1;           ///< held-out loss at this step; < 0: not taken
   std::vector<std::string> class_names;
+  std::int64_t threads = 0;        ///< intra-op threads of the run: bits repeat only at an equal count
+  double loss_sum = 0;             ///< training losses summed since the last line of metrics.jsonl, and how many,
+  std::int64_t loss_count = 0;     ///< so that the next line of a resumed run is that of the uninterrupted one
 };
 
 /// Everything of one training moment. ema: profile ("0.9999") -> parameters.
@@ -37,8 +40,17 @@ void link_checkpoint(const std::filesystem::path& run, const std::string& name, 
 /// Removes the oldest step folders beyond `keep`, sparing what latest and best point at.
 void prune_checkpoints(const std::filesystem::path& run, std::int64_t keep);
 
-/// The step folder that a run folder, or a step folder, names. Throws Error where there is none.
+/// The name of an EMA profile: its rate, "0.9999". Its file is ema_<profile>.safetensors.
+std::string ema_profile(double rate);
+
+/// True when RUN/checkpoints holds a step folder.
+bool has_checkpoints(const std::filesystem::path& run);
+/// The step folder that a run folder (its latest), or a step folder, names. Throws Error where there is none.
 std::filesystem::path find_step_folder(const std::filesystem::path& path);
+/// state.json of a step folder. Throws Error where it is missing, damaged, foreign, or of another format.
+CheckpointState load_state(const std::filesystem::path& step_folder);
+/// The run folder of a file or folder below RUN/checkpoints; empty for anything else.
+std::filesystem::path run_of(const std::filesystem::path& path);
 /// Reads and verifies (checksums, format) one step folder. Throws Error naming the damaged file or tensor.
 std::pair<CheckpointState, CheckpointTensors> load_checkpoint(const std::filesystem::path& step_folder);
 
@@ -53,9 +65,11 @@ struct LoadedModel {
   std::filesystem::path file;
 };
 
-/// Loads weights from a run folder, a step folder, a .safetensors file or an official .pth: wherever a CHECKPOINT is asked for.
+/// Loads weights from a run folder, a step folder, a .safetensors file, an official .pth or an official checkpoint folder (nnet.pth, nnet_ema.pth): wherever a
+/// CHECKPOINT is asked for.
 /// @param ema     EMA weights (the first profile) of a checkpoint; false: the raw ones
 /// @param config  needed for a bare weight file, which does not say its heads or its diffusion; for a run it must be empty
+/// Throws Error naming the file, and for a shape that does not fit the parameter and both shapes.
 LoadedModel load_model(const std::filesystem::path& path, bool ema = true, const std::optional<Config>& config = std::nullopt);
 
 }  // namespace uvit

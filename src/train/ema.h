@@ -1,7 +1,7 @@
 #pragma once
 #include <string>
 
-#include "checkpoint/tensor_convert.h"
+#include "checkpoint/checkpoint.h"
 
 namespace uvit {
 
@@ -11,7 +11,7 @@ class Ema {
   Ema(double rate, const NamedTensors& parameters);
   void update(const NamedTensors& parameters);
   double rate() const { return rate_; }
-  std::string profile() const;  ///< "0.9999": the name in files
+  std::string profile() const { return ema_profile(rate_); }  ///< "0.9999": the name in files
   const NamedTensors& parameters() const { return average_; }
   void load(const NamedTensors& saved);
 

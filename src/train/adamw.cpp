@@ -1,0 +1,156 @@
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "train/adamw.h"
+#include "train/fused_loop.h"
+
+namespace uvit {
+
+double learning_rate(const OptimizerConfig& config, std::int64_t step, std::int64_t steps) {
+  if (config.warmup_steps > 0 && step < config.warmup_steps)
+    return config.lr * (static_cast<double>(step) / static_cast<double>(config.warmup_steps));
+  if (config.lr_schedule != "cosine") return config.lr;
+  const std::int64_t start = std::max<std::int64_t>(config.warmup_steps, 0);
+  const double progress = steps > start ? static_cast<double>(step - start) / static_cast<double>(steps - start) : 1.0;
+  return config.lr * 0.5 * (1 + std::cos(std::numbers::pi * std::min(progress, 1.0)));
+}
+
+namespace {
+
+/// Sum of squares in double. Partial sums of blocks of one fixed size are added in order, so the bits do not depend on the number of threads.
+double sum_of_squares(const at::Tensor& tensor) {
+  if (!tensor.is_cpu()) return tensor.to(at::kDouble).square().sum().item<double>();
+  constexpr std::int64_t kBlock = 4096;
+  const at::Tensor values = tensor.contiguous();
+  const std::int64_t n = values.numel();
+  std::vector<double> partial(static_cast<std::size_t>((n + kBlock - 1) / kBlock), 0.0);
+  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "sum_of_squares", [&] {
+    const scalar_t* x = values.const_data_ptr<scalar_t>();
+    at::parallel_for(0, static_cast<std::int64_t>(partial.size()), 8, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t b = begin; b < end; ++b) {
+        double lane[8] = {};  // independent sums, which the compiler turns into vectors
+        const std::int64_t first = b * kBlock, last = std::min(n, first + kBlock);
+        for (std::int64_t i = first; i < last; ++i) {
+          const auto value = static_cast<double>(x[i]);
+          lane[(i - first) % 8] += value * value;
+        }
+        for (double sum : lane) partial[static_cast<std::size_t>(b)] += sum;
+      }
+    });
+  });
+  double total = 0;
+  for (double sum : partial) total += sum;
+  return total;
+}
+
+}  // namespace
+
+double clip_gradients(const NamedTensors& parameters, double max_norm) {
+  const torch::NoGradGuard no_grad;
+  double squares = 0;
+  for (const auto& [name, parameter] : parameters)
+    if (parameter.grad().defined()) squares += sum_of_squares(parameter.grad());
+  const double norm = std::sqrt(squares);
+  if (max_norm <= 0 || !std::isfinite(norm)) return norm;
+  const double scale = max_norm / (norm + 1e-6);
+  if (scale < 1)
+    for (const auto& [name, parameter] : parameters)
+      if (parameter.grad().defined()) parameter.mutable_grad().mul_(scale);
+  return norm;
+}
+
+namespace {
+
+/// `decay = "matrices"` decays the weights of linears and convolutions; biases, norms and attention scalars have one dimension.
+bool is_decayed(const std::string& rule, const std::string& name, const at::Tensor& parameter) {
+  return rule == "all" || (parameter.dim() > 1 && name != "pos_embed" && !name.starts_with("label_emb"));
+}
+
+/// Factors of one step, rounded to the parameter's type as torch's operations round them.
+template <class T>
+struct StepFactors {
+  StepFactors(const OptimizerConfig& config, double lr, bool decayed, std::int64_t step)
+      : keep(static_cast<T>(decayed ? 1 - lr * config.weight_decay : 1.0)),
+        mix1(static_cast<T>(1 - config.betas[0])),
+        beta2(static_cast<T>(config.betas[1])),
+        mix2(static_cast<T>(1 - config.betas[1])),
+        minus_rate(static_cast<T>(-(lr / (1 - std::pow(config.betas[0], static_cast<double>(step)))))),
+        correction2(static_cast<T>(std::sqrt(1 - std::pow(config.betas[1], static_cast<double>(step))))),
+        eps(static_cast<T>(config.eps)) {}
+  T keep, mix1, beta2, mix2, minus_rate, correction2, eps;
+};
+
+/// The update of one tensor in one pass over memory; every operation in torch's order.
+template <class T>
+void update(const StepFactors<T>& f, std::int64_t n, T* p, const T* g, T* m, T* v) {
+  for_each_range(n, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const T decayed = p[i] * f.keep;
+      m[i] = m[i] + f.mix1 * (g[i] - m[i]);
+      v[i] = v[i] * f.beta2 + f.mix2 * g[i] * g[i];
+      p[i] = decayed + f.minus_rate * m[i] / (std::sqrt(v[i]) / f.correction2 + f.eps);
+    }
+  });
+}
+
+/// The same with ATen operations, for tensors on a GPU.
+void update_on_device(const StepFactors<double>& f, at::Tensor p, const at::Tensor& g, at::Tensor m, at::Tensor v) {
+  p.mul_(f.keep);
+  m.lerp_(g, f.mix1);
+  v.mul_(f.beta2).addcmul_(g, g, f.mix2);
+  p.addcdiv_(m, v.sqrt().div_(f.correction2).add_(f.eps), f.minus_rate);
+}
+
+}  // namespace
+
+AdamW::AdamW(const OptimizerConfig& config, NamedTensors parameters) : config_(config), parameters_(std::move(parameters)) {
+  for (const auto& [name, parameter] : parameters_) {
+    TORCH_CHECK(parameter.is_contiguous(), "AdamW: parameter ", name, " is not contiguous");
+    exp_avg_.push_back(torch::zeros_like(parameter.detach()));
+    exp_avg_sq_.push_back(torch::zeros_like(parameter.detach()));
+    decayed_.push_back(is_decayed(config_.decay, name, parameter));
+  }
+}
+
+void AdamW::step(double lr) {
+  const torch::NoGradGuard no_grad;
+  ++step_;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    at::Tensor parameter = parameters_[i].second.detach();
+    if (!parameters_[i].second.grad().defined()) continue;  // took no part in the loss; torch leaves such a parameter alone too
+    const at::Tensor gradient = parameters_[i].second.grad().contiguous();
+    if (!parameter.is_cpu()) {
+      update_on_device(StepFactors<double>(config_, lr, decayed_[i], step_), parameter, gradient, exp_avg_[i], exp_avg_sq_[i]);
+      continue;
+    }
+    AT_DISPATCH_FLOATING_TYPES(parameter.scalar_type(), "adamw", [&] {
+      update(StepFactors<scalar_t>(config_, lr, decayed_[i], step_), parameter.numel(), parameter.data_ptr<scalar_t>(),
+             gradient.const_data_ptr<scalar_t>(), exp_avg_[i].data_ptr<scalar_t>(), exp_avg_sq_[i].data_ptr<scalar_t>());
+    });
+  }
+}
+
+NamedTensors AdamW::state() const {
+  NamedTensors state;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    state.emplace_back("exp_avg." + parameters_[i].first, exp_avg_[i]);
+    state.emplace_back("exp_avg_sq." + parameters_[i].first, exp_avg_sq_[i]);
+  }
+  state.emplace_back("step", torch::tensor(step_, torch::kInt64));
+  return state;
+}
+
+void AdamW::load(const NamedTensors& state) {
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    copy_named(state, "exp_avg." + parameters_[i].first, exp_avg_[i]);
+    copy_named(state, "exp_avg_sq." + parameters_[i].first, exp_avg_sq_[i]);
+  }
+  at::Tensor step = torch::zeros({}, torch::kInt64);
+  copy_named(state, "step", step);
+  step_ = step.item<std::int64_t>();
+}
+
+}  // namespace uvit

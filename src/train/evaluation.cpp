@@ -1,0 +1,86 @@
+#include <torch/torch.h>
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "diffusion/loss.h"
+#include "diffusion/autocast.h"
+#include "train/evaluation.h"
+
+namespace uvit {
+
+WeightsInPlace::WeightsInPlace(const NamedTensors& parameters, const NamedTensors& weights) : parameters_(parameters) {
+  const torch::NoGradGuard no_grad;
+  TORCH_CHECK(parameters.size() == weights.size(), "WeightsInPlace: ", parameters.size(), " parameters for ", weights.size(), " weights");
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    kept_.push_back(parameters_[i].second.detach());
+    parameters_[i].second.set_data(weights[i].second);
+  }
+}
+
+WeightsInPlace::~WeightsInPlace() {
+  for (std::size_t i = 0; i < parameters_.size(); ++i) parameters_[i].second.set_data(kept_[i]);
+}
+
+Network bind_network(UViT& model, const std::string& precision, const at::Tensor& labels) {
+  return [&model, precision, labels](const at::Tensor& x, const at::Tensor& network_time) {
+    const AutocastGuard autocast(precision, x.device().type());
+    return model.forward(x, network_time, labels);
+  };
+}
+
+HeldOut::HeldOut(const Config& config) : config_(config) {
+  const std::unique_ptr<Dataset> dataset = open_dataset(config.data, Split::test);
+  const std::int64_t wanted = std::min(config.train.eval_images, dataset->size());
+  const std::int64_t values = dataset->channels() * dataset->height() * dataset->width();
+  std::vector<std::uint8_t> pixels(static_cast<std::size_t>(wanted * values));
+  for (std::int64_t i = 0; i < wanted; ++i) {
+    const std::int64_t position = i * dataset->size() / wanted;  // spread over the split: a folder's images lie class by class
+    const std::size_t place = positions_.size() * static_cast<std::size_t>(values);
+    try {
+      dataset->read(position, std::span(pixels).subspan(place, static_cast<std::size_t>(values)));
+    } catch (const Error& error) {
+      if (config.data.on_error != "skip") throw;
+      spdlog::warn("held-out image left out: {}", error.what());
+      continue;
+    }
+    positions_.push_back(position);
+    labels_.push_back(dataset->label(position));
+  }
+  if (positions_.empty()) throw Error("the test split has no image for the held-out loss: set train.eval_every = 0 to train without it");
+  const auto n = static_cast<std::int64_t>(positions_.size());
+  images_ = torch::empty({n, dataset->channels(), dataset->height(), dataset->width()}, torch::kUInt8);
+  std::copy_n(pixels.begin(), n * values, images_.data_ptr<std::uint8_t>());
+}
+
+double HeldOut::loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation) const {
+  const torch::NoGradGuard no_grad;
+  const at::Device device = model.parameters().front().device();
+  const std::int64_t n = images_.size(0), values = images_.numel() / n;
+  const std::int64_t micro = config_.train.micro_batch_size > 0 ? config_.train.micro_batch_size : config_.train.batch_size;
+  double sum = 0;
+  for (std::int64_t first = 0; first < n; first += micro) {
+    const std::int64_t size = std::min(micro, n - first);
+    const at::Tensor x0 = images_.narrow(0, first, size).to(torch::kFloat32).div_(127.5).sub_(1);
+    at::Tensor eps = torch::empty_like(x0);
+    std::vector<double> t;
+    for (std::int64_t i = 0; i < size; ++i) {
+      const auto position = static_cast<std::uint64_t>(positions_[static_cast<std::size_t>(first + i)]);
+      RandomStream(config_.train.seed, RandomPurpose::evaluation, position, 0)
+          .fill_normal({eps.data_ptr<float>() + i * values, static_cast<std::size_t>(values)});
+      t.push_back(schedule.training_time(RandomStream(config_.train.seed, RandomPurpose::evaluation, position, 1).uniform()));
+    }
+    at::Tensor labels;
+    if (config_.data.num_classes > 0)
+      labels = torch::tensor(std::vector<std::int64_t>(labels_.begin() + first, labels_.begin() + first + size), torch::kInt64).to(device);
+    const Network network = bind_network(model, config_.train.precision, labels);
+    sum += simple_loss(network, x0.to(device), eps.to(device), t, schedule, parameterisation).sum(torch::kFloat64).item<double>();
+  }
+  return sum / static_cast<double>(n);
+}
+
+}  // namespace uvit

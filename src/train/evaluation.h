@@ -1,0 +1,45 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+
+#include "checkpoint/tensor_convert.h"
+#include "config/config.h"
+#include "data/dataset.h"
+#include "diffusion/parameterisation.h"
+#include "model/uvit.h"
+
+namespace uvit {
+
+/// While it lives, the model's parameters hold `weights` (of the same names and order): no second network is kept for EMA weights.
+class WeightsInPlace {
+ public:
+  WeightsInPlace(const NamedTensors& parameters, const NamedTensors& weights);
+  ~WeightsInPlace();
+  WeightsInPlace(const WeightsInPlace&) = delete;
+  WeightsInPlace& operator=(const WeightsInPlace&) = delete;
+
+ private:
+  NamedTensors parameters_;
+  std::vector<at::Tensor> kept_;
+};
+
+/// Images of the test split with one fixed t and noise each, drawn from (seed, evaluation, position): two losses differ by the weights alone.
+class HeldOut {
+ public:
+  /// Reads config.train.eval_images images, spread evenly over the split, into memory. Throws Error for an image that cannot be read, unless data.on_error = "skip".
+  explicit HeldOut(const Config& config);
+  /// Mean L_simple over the images, in micro-batches; no label is dropped.
+  double loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation) const;
+
+ private:
+  Config config_;
+  at::Tensor images_;                ///< uint8 [N, C, H, W]
+  std::vector<std::int64_t> labels_;
+  std::vector<std::int64_t> positions_;  ///< place of each image in the test split
+};
+
+/// The network of one micro-batch as the loss wants it: labels bound, run under autocast of `precision`.
+Network bind_network(UViT& model, const std::string& precision, const at::Tensor& labels);
+
+}  // namespace uvit

@@ -1,0 +1,60 @@
+#pragma once
+#include <chrono>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "io/event_file.h"
+
+namespace uvit {
+
+/// What is reported of training between two lines of the log.
+struct MetricsLine {
+  std::int64_t step = 0;          ///< optimizer steps done
+  double loss = 0;                ///< mean since the last line
+  double lr = 0;                  ///< the rate the last step used
+  std::optional<double> grad_norm;  ///< of the last step, before clipping; none where fp16 overflowed and the step was left out
+  double images_per_second = 0;   ///< training steps alone
+  double data_wait = 0;           ///< share of their time spent waiting for data, 0 .. 1
+  double seconds = 0;             ///< since the run began, breaks left out
+  std::optional<double> eval_loss;
+};
+
+/// RUN/metrics.jsonl (one object a line) and RUN/events.out.tfevents.*.
+class MetricsLog {
+ public:
+  /// Drops the lines beyond `step`, which a resumed run writes again, and what a crash left half-written.
+  MetricsLog(const std::filesystem::path& run, std::int64_t step);
+  void write(const MetricsLine& line);
+  EventFile& events() { return events_; }
+  /// Seconds of the run up to the step it was resumed from.
+  double seconds_before() const { return seconds_before_; }
+
+ private:
+  std::filesystem::path path_;
+  double seconds_before_;
+  EventFile events_;
+};
+
+/// Time spent in training steps, and the part of it spent waiting for data.
+class StepClock {
+ public:
+  /// Starts a step; data_ready ends its waiting for data; stop ends the step.
+  void start() { started_ = Clock::now(); }
+  void data_ready() { wait_ += since(started_); }
+  void stop(std::int64_t images) {
+    seconds_ += since(started_);
+    images_ += images;
+  }
+  double images_per_second() const { return seconds_ > 0 ? static_cast<double>(images_) / seconds_ : 0; }
+  double data_wait() const { return seconds_ > 0 ? wait_ / seconds_ : 0; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+  Clock::time_point started_;
+  double seconds_ = 0, wait_ = 0;
+  std::int64_t images_ = 0;
+};
+
+}  // namespace uvit

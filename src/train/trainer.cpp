@@ -1,0 +1,292 @@
+#include <torch/torch.h>
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <cmath>
+#include <optional>
+#include <thread>
+
+#include "attention/plan.h"
+#include "checkpoint/checkpoint.h"
+#include "core/error.h"
+#include "core/progress.h"
+#include "data/dataset.h"
+#include "diffusion/loss.h"
+#include "train/adamw.h"
+#include "train/ema.h"
+#include "train/evaluation.h"
+#include "train/interrupt.h"
+#include "train/loss_scale.h"
+#include "train/metrics_log.h"
+#include "train/preview.h"
+#include "train/run_folder.h"
+#include "train/trainer.h"
+#include "train/training_batch.h"
+
+namespace uvit {
+namespace fs = std::filesystem;
+
+namespace {
+
+at::Device select_device(const TrainConfig& train) {
+  if (train.device == "cuda" && !torch::cuda::is_available())
+    throw Error("train.device = \"cuda\", but this build or this machine has no CUDA device: use \"cpu\", or build with -DUVIT_CUDA=ON");
+  return at::Device(train.device == "cuda" ? at::kCUDA : at::kCPU);
+}
+
+std::int64_t set_threads(const TrainConfig& train) {
+  const std::int64_t threads = train.threads > 0 ? train.threads : std::max<std::int64_t>(1, std::thread::hardware_concurrency());
+  at::set_num_threads(static_cast<int>(threads));
+  return threads;
+}
+
+/// What the configuration asks for and training cannot do, found before the first step.
+void check_trainable(const Config& config) {
+  validate(config);
+  if (config.model.context_dim > 0) throw Error("model.context_dim > 0: no dataset of the table gives context tokens to train with; set it to 0");
+  if (config.train.sample_every > 0 && config.sample.guidance_scale != 1.0 && (config.data.num_classes == 0 || config.diffusion.label_dropout == 0))
+    throw Error("sample.guidance_scale is not 1, but the model is trained without label dropout: set diffusion.label_dropout, or sample.guidance_scale = 1");
+}
+
+bool is_due(std::int64_t every, std::int64_t step) { return every > 0 && step % every == 0; }
+
+class Trainer {
+ public:
+  explicit Trainer(const TrainRequest& request);
+  TrainResult run();
+
+ private:
+  struct Step {
+    double loss, lr, grad_norm;
+  };
+
+  Step train_step(const TrainingBatch& batch);
+  double forward_backward(const TrainingBatch& batch);
+  double evaluate();
+  void log(const Step& step, double images_per_second, double data_wait, const std::optional<double>& eval_loss);
+  void preview();
+  void save(const std::optional<double>& eval_loss);
+  void resume();
+  [[noreturn]] void stop_not_finite(const std::string& what, std::int64_t step) const;
+
+  const Config config_;
+  const fs::path run_;
+  const at::Device device_;
+  const std::int64_t threads_;
+  const std::unique_ptr<Schedule> schedule_;
+  const Parameterisation& parameterisation_;
+  const std::unique_ptr<Dataset> dataset_;
+  std::optional<HeldOut> held_out_;
+  UViT model_;
+  NamedTensors parameters_;
+  AdamW optimizer_;
+  std::vector<Ema> emas_;
+  LossScale loss_scale_;
+
+  std::int64_t step_ = 0, images_seen_ = 0;
+  double loss_sum_ = 0;  // since the last line of the log
+  std::int64_t loss_count_ = 0;
+  double best_eval_loss_ = -1;
+  fs::path checkpoint_;  // the last one saved
+  std::optional<MetricsLog> metrics_;
+  std::chrono::steady_clock::time_point started_;
+};
+
+NamedTensors initial_parameters(UViT& model, const Config& config, at::Device device) {
+  model.initialise(config.train.seed);
+  model.to(device);
+  model.train();
+  return named_parameters(model);
+}
+
+Trainer::Trainer(const TrainRequest& request)
+    : config_(request.config),
+      run_(request.run),
+      device_(select_device(config_.train)),
+      threads_(set_threads(config_.train)),
+      schedule_(make_schedule(config_.diffusion.schedule)),
+      parameterisation_(find_parameterisation(config_.diffusion.prediction)),
+      dataset_(open_dataset(config_.data, Split::train)),
+      model_(make_uvit_options(config_)),
+      parameters_(initial_parameters(model_, config_, device_)),
+      optimizer_(config_.optimizer, parameters_),
+      loss_scale_(config_.train.precision == "fp16") {
+  prepare_run_folder(run_, request.resume);
+  if (config_.train.eval_every > 0) held_out_.emplace(config_);
+  for (double rate : config_.train.ema_decay) emas_.emplace_back(rate, parameters_);
+  if (request.resume) resume();
+  metrics_.emplace(run_, step_);
+  write_run_config(run_, config_, threads_);
+  spdlog::info("{} parameters, {} training images, {} on {} threads\n{}", model_.num_parameters(), dataset_->size(), config_.train.device, threads_,
+               describe_plan(model_.options().plan, config_.model.attention_backend));
+}
+
+TrainResult Trainer::run() {
+  const TrainConfig& train = config_.train;
+  TrainResult result{.step = step_, .eval_loss = -1, .checkpoint = checkpoint_};
+  TrainingBatches batches(*dataset_, config_, *schedule_, images_seen_);
+  Progress progress("train", train.steps * train.batch_size, "images", images_seen_);
+  StepClock whole_run, since_log;
+  started_ = std::chrono::steady_clock::now();
+
+  while (step_ < train.steps && !interrupt_requested()) {
+    whole_run.start();
+    since_log.start();
+    const TrainingBatch batch = batches.next();
+    whole_run.data_ready();
+    since_log.data_ready();
+    const Step done = train_step(batch);
+    whole_run.stop(train.batch_size);
+    since_log.stop(train.batch_size);
+    progress.update(images_seen_, fmt::format("loss {:.4f}", done.loss));
+    result.loss = done.loss;
+
+    const bool last = step_ == train.steps;
+    const bool checkpoint_due = last || is_due(train.checkpoint_every, step_);
+    std::optional<double> eval_loss;  // taken for every checkpoint of the cadence, so that `best` can be any of them
+    if (held_out_ && (checkpoint_due || is_due(train.eval_every, step_))) eval_loss = result.eval_loss = evaluate();
+    if (last || eval_loss || is_due(train.log_every, step_)) {
+      log(done, since_log.images_per_second(), since_log.data_wait(), eval_loss);
+      since_log = {};
+    }
+    if (is_due(train.sample_every, step_)) preview();
+    if (checkpoint_due) save(eval_loss);
+  }
+
+  result.interrupted = step_ < train.steps;
+  if (result.interrupted && step_ > result.step && checkpoint_.filename() != fmt::format("step-{}", step_)) save(std::nullopt);
+  if (batches.skipped() > 0) spdlog::warn("{} broken images were left out", batches.skipped());
+  result.step = step_;
+  result.images_per_second = whole_run.images_per_second();
+  result.checkpoint = checkpoint_;
+  return result;
+}
+
+/// One optimizer step on one global batch.
+Trainer::Step Trainer::train_step(const TrainingBatch& batch) {
+  model_.zero_grad();  // to undefined: the first backward pass hands its buffers over instead of adding to zeros
+  Step step{};
+  step.lr = learning_rate(config_.optimizer, step_, config_.train.steps);
+  step.loss = forward_backward(batch);
+  if (!std::isfinite(step.loss)) stop_not_finite("the loss", step_ + 1);
+  loss_scale_.unscale(parameters_);
+  step.grad_norm = clip_gradients(parameters_, config_.optimizer.clip_grad_norm);
+  const bool overflow = !std::isfinite(step.grad_norm);
+  if (overflow && !loss_scale_.can_shrink()) stop_not_finite("the gradient norm", step_ + 1);
+  if (!overflow) {
+    optimizer_.step(step.lr);
+    for (Ema& ema : emas_) ema.update(parameters_);
+  }
+  loss_scale_.update(overflow);
+  ++step_;
+  images_seen_ += config_.train.batch_size;
+  loss_sum_ += step.loss;
+  ++loss_count_;
+  return step;
+}
+
+/// Gradients of the mean loss of the global batch, accumulated over micro-batches. @return that loss
+double Trainer::forward_backward(const TrainingBatch& batch) {
+  const std::int64_t n = batch.x0.size(0);
+  const std::int64_t micro = config_.train.micro_batch_size > 0 ? config_.train.micro_batch_size : n;
+  double sum = 0;
+  for (std::int64_t first = 0; first < n; first += micro) {
+    const std::int64_t size = std::min(micro, n - first);
+    const at::Tensor labels = batch.labels.defined() ? batch.labels.narrow(0, first, size).to(device_) : at::Tensor();
+    const std::vector<double> t(batch.t.begin() + first, batch.t.begin() + first + size);
+    const at::Tensor losses = simple_loss(bind_network(model_, config_.train.precision, labels), batch.x0.narrow(0, first, size).to(device_),
+                                          batch.eps.narrow(0, first, size).to(device_), t, *schedule_, parameterisation_);
+    const at::Tensor total = losses.sum();
+    (total * (loss_scale_.value() / static_cast<double>(n))).backward();
+    sum += total.item<double>();
+  }
+  return sum / static_cast<double>(n);
+}
+
+double Trainer::evaluate() {
+  const WeightsInPlace weights(parameters_, emas_.front().parameters());  // the weights that sampling uses
+  const double loss = held_out_->loss(model_, *schedule_, parameterisation_);
+  if (!std::isfinite(loss)) stop_not_finite("the held-out loss", step_);
+  return loss;
+}
+
+void Trainer::log(const Step& step, double images_per_second, double data_wait, const std::optional<double>& eval_loss) {
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+  metrics_->write({.step = step_,
+                   .loss = loss_sum_ / static_cast<double>(loss_count_),
+                   .lr = step.lr,
+                   .grad_norm = std::isfinite(step.grad_norm) ? std::optional(step.grad_norm) : std::nullopt,
+                   .images_per_second = images_per_second,
+                   .data_wait = data_wait,
+                   .seconds = metrics_->seconds_before() + seconds,
+                   .eval_loss = eval_loss});
+  loss_sum_ = 0;
+  loss_count_ = 0;
+}
+
+void Trainer::preview() {
+  const WeightsInPlace weights(parameters_, emas_.front().parameters());  // the weights that sampling uses
+  const torch::NoGradGuard no_grad;
+  write_preview(model_, config_, run_, step_, fmt::format("ema_{}", emas_.front().profile()), metrics_->events());
+}
+
+void Trainer::save(const std::optional<double>& eval_loss) {
+  for (const auto& [name, parameter] : parameters_)
+    if (!at::isfinite(parameter).all().item<bool>()) stop_not_finite(fmt::format("parameter '{}'", name), step_);
+  CheckpointState state{.step = step_,
+                        .images_seen = images_seen_,
+                        .config = config_,
+                        .plan = model_.options().plan,
+                        .eval_loss = eval_loss.value_or(-1),
+                        .class_names = dataset_->class_names(),
+                        .threads = threads_,
+                        .loss_sum = loss_sum_,
+                        .loss_count = loss_count_};
+  CheckpointTensors tensors{.model = parameters_, .ema = {}, .optimizer = optimizer_.state()};
+  for (const Ema& ema : emas_) tensors.ema[ema.profile()] = ema.parameters();
+  tensors.optimizer.emplace_back("loss_scale", loss_scale_.state());
+  checkpoint_ = save_checkpoint(run_, state, tensors);
+  if (eval_loss && (best_eval_loss_ < 0 || *eval_loss < best_eval_loss_)) {
+    best_eval_loss_ = *eval_loss;
+    link_checkpoint(run_, "best", checkpoint_);
+  }
+  prune_checkpoints(run_, config_.train.keep_checkpoints);
+}
+
+void Trainer::resume() {
+  checkpoint_ = find_step_folder(run_);
+  auto [state, tensors] = load_checkpoint(checkpoint_);
+  check_resumable(state.config, config_);
+  if (state.threads != threads_)
+    spdlog::warn("the run had {} threads and now has {}: its numbers may differ in the last bits from a run that was not interrupted", state.threads, threads_);
+  const std::string origin = (checkpoint_ / "model.safetensors").string();
+  load_parameters(model_, to_tensor_file(tensors.model), origin);
+  optimizer_.load(tensors.optimizer);
+  loss_scale_.load(tensors.optimizer);
+  for (Ema& ema : emas_) ema.load(tensors.ema.at(ema.profile()));
+  step_ = state.step;
+  images_seen_ = state.images_seen;
+  loss_sum_ = state.loss_sum;
+  loss_count_ = state.loss_count;
+  const fs::path best = run_ / "checkpoints" / "best";
+  if (fs::is_regular_file(best / "state.json")) best_eval_loss_ = load_state(best).eval_loss;
+  spdlog::info("resuming from {}", checkpoint_.string());
+}
+
+void Trainer::stop_not_finite(const std::string& what, std::int64_t step) const {
+  const std::string kept = checkpoint_.empty() ? "no checkpoint was saved before" : fmt::format("the last good checkpoint is {}", checkpoint_.string());
+  throw Error(fmt::format("{} is not finite in step {}: {}; try a smaller optimizer.lr, or optimizer.clip_grad_norm", what, step, kept));
+}
+
+}  // namespace
+
+TrainResult train(const TrainRequest& request) {
+  check_trainable(request.config);
+  Trainer trainer(request);
+  const TrainResult result = trainer.run();
+  clear_interrupt();
+  return result;
+}
+
+}  // namespace uvit

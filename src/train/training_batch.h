@@ -1,0 +1,40 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "config/config.h"
+#include "data/dataset.h"
+#include "diffusion/schedule.h"
+
+namespace uvit {
+
+/// One global batch with everything that is drawn for it.
+struct TrainingBatch {
+  at::Tensor x0;          ///< [B, C, H, W] float32 in [-1, 1]
+  at::Tensor eps;         ///< [B, C, H, W] float32, standard normal
+  std::vector<double> t;  ///< [B] diffusion time
+  at::Tensor labels;      ///< [B] int64 with dropped labels replaced by the null label K; undefined without classes
+};
+
+/// An endless stream of training batches, made ahead of time in a thread of its own: the loader's images with t, noise and label dropout, each drawn
+/// from (seed, purpose, global sample index), so that a batch is a function of its position alone.
+class TrainingBatches {
+ public:
+  /// @param first_sample  global sample index of the first image: the data position of a resumed run
+  TrainingBatches(const Dataset& dataset, const Config& config, const Schedule& schedule, std::int64_t first_sample);
+  ~TrainingBatches();
+  TrainingBatches(const TrainingBatches&) = delete;
+  TrainingBatches& operator=(const TrainingBatches&) = delete;
+
+  /// The next batch; blocks until it is there. Rethrows what reading the data threw.
+  TrainingBatch next();
+  std::int64_t skipped() const;  ///< broken images left out so far
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace uvit

@@ -1,0 +1,208 @@
+#include <torch/torch.h>
+
+#include <fmt/format.h>
+
+#include <catch2/catch.hpp>
+#include <functional>
+#include <set>
+
+#include "checkpoint/checkpoint.h"
+#include "core/version.h"
+#include "data/image_io.h"
+#include "support/scratch.h"
+#include "support/tensors.h"
+#include "train/tiny_run.h"
+
+namespace fs = std::filesystem;
+using namespace uvit;
+using namespace uvit::test;
+
+namespace {
+
+std::string event_bytes(const fs::path& run) {
+  for (const auto& entry : fs::directory_iterator(run))
+    if (entry.path().filename().string().starts_with("events.out.tfevents.")) return read_file(entry.path());
+  return "";
+}
+
+std::set<std::string> step_names(const fs::path& run) {
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(run / "checkpoints")) names.insert(entry.path().filename().string());
+  return names;
+}
+
+}  // namespace
+
+TEST_CASE("a run leaves its record: settings, metrics, events, grids, checkpoints") {
+  const ScratchFolder data, scratch;
+  const fs::path run = scratch / "run";
+  Config config = tiny_config(data.path());
+  config.train.sample_every = 8;
+  const TrainResult result = train({config, run});
+  CHECK(result.step == 8);
+  CHECK_FALSE(result.interrupted);
+  CHECK(std::isfinite(result.loss));
+  CHECK(result.eval_loss > 0);
+  CHECK(result.images_per_second > 0);
+  CHECK(result.checkpoint.filename() == "step-8");
+
+  const std::string toml = read_file(run / "config.toml");
+  CHECK(toml.starts_with("# "));
+  CHECK(toml.find(git_commit()) != std::string::npos);
+  CHECK(to_toml(parse_config(toml, "config.toml")) == to_toml(config));
+
+  const auto metrics = metrics_without_times(run);
+  REQUIRE(metrics.size() == 4);
+  for (std::size_t i = 0; i < metrics.size(); ++i) {
+    const std::int64_t step = 2 * static_cast<std::int64_t>(i) + 2;
+    CHECK(metrics[i].at("step") == step);
+    CHECK(metrics[i].at("lr") == config.optimizer.lr * (std::min<double>(static_cast<double>(step - 1) / 3, 1)));  // the rate that step used
+    CHECK(metrics[i].at("grad_norm") > 0);
+    CHECK(metrics[i].contains("eval_loss") == (step % 4 == 0));
+  }
+  CHECK(metrics.back().at("eval_loss") == result.eval_loss);
+
+  const std::string events = event_bytes(run);
+  for (const char* tag : {"loss/train", "loss/eval", "lr", "grad/norm", "perf/images_per_second", "samples/ema_0.9"})
+    CHECK(events.find(tag) != std::string::npos);
+
+  const Image grid = read_image(run / "samples/step-8.png", 1);
+  CHECK(grid.width == make_grid(std::vector<Image>(6, Image{1, 8, 8, std::vector<std::uint8_t>(64)}), 3).width);
+  CHECK(grid.height < grid.width);
+
+  const LoadedModel loaded = load_model(run);
+  CHECK(loaded.step == 8);
+  CHECK(loaded.weights == "ema_0.9");
+  const CheckpointState state = load_state(result.checkpoint);
+  CHECK(state.images_seen == 48);
+  CHECK(state.threads == 1);
+  CHECK(state.plan.kinds == std::vector<std::string>{"softmax", "cog", "softmax"});
+}
+
+TEST_CASE("gradients accumulated over micro-batches are those of the whole batch") {
+  const ScratchFolder data, scratch;
+  Config config = tiny_config(data.path());
+  config.train.steps = 1;  // its rate is 0, and exp_avg is 0.01 times the gradient
+  config.optimizer.clip_grad_norm = 0;
+  const TrainResult whole = train({config, scratch / "whole"});
+  const NamedTensors reference = load_checkpoint(whole.checkpoint).second.optimizer;
+  for (std::int64_t micro : {1, 2, 3}) {
+    config.train.micro_batch_size = micro;
+    const TrainResult result = train({config, scratch / fmt::format("micro-{}", micro)});
+    CHECK(result.loss == Approx(whole.loss).epsilon(1e-6));
+    const NamedTensors moments = load_checkpoint(result.checkpoint).second.optimizer;
+    for (std::size_t i = 0; i < reference.size(); ++i)
+      check_tensor(reference[i].first, moments[i].second, reference[i].second, 1e-6 * max_abs(reference[i].second) + 1e-9);
+  }
+}
+
+TEST_CASE("lower precision computes nearly the same gradients, in another precision") {
+  const ScratchFolder data, scratch;
+  Config config = tiny_config(data.path());
+  config.train.steps = 1;
+  const TrainResult full = train({config, scratch / "fp32"});
+  const auto gradient = [](const TrainResult& result) {
+    const NamedTensors state = load_checkpoint(result.checkpoint).second.optimizer;
+    for (const auto& [name, tensor] : state)
+      if (name == "exp_avg.decoder_pred.weight") return tensor;
+    return at::Tensor();
+  };
+  for (const char* precision : {"bf16", "fp16"}) {
+    INFO(precision);
+    config.train.precision = precision;
+    const TrainResult low = train({config, scratch / precision});
+    const double difference = (gradient(low) - gradient(full)).norm().item<double>() / gradient(full).norm().item<double>();
+    CHECK(difference < 0.05);
+    CHECK(difference > 1e-5);  // a float32 run would agree to 1e-7
+    for (const auto& [name, tensor] : load_checkpoint(low.checkpoint).second.model) CHECK(tensor.scalar_type() == torch::kFloat32);
+  }
+}
+
+TEST_CASE("the best checkpoint is that of the lowest held-out loss, and survives pruning with the newest ones") {
+  const ScratchFolder data, scratch;
+  const fs::path run = scratch / "run";
+  Config config = tiny_config(data.path());
+  config.optimizer.lr = 0.02;
+  config.train.steps = 12;
+  config.train.checkpoint_every = 1;
+  config.train.keep_checkpoints = 2;
+  config.train.ema_decay = {0.5};
+  train({config, run});
+  double lowest = 1e9;
+  std::string best;
+  for (const auto& line : metrics_without_times(run)) {
+    if (line.at("eval_loss") >= lowest) continue;
+    lowest = line.at("eval_loss");
+    best = fmt::format("step-{}", line.at("step").get<std::int64_t>());
+  }
+  CHECK(load_state(run / "checkpoints/best").eval_loss == lowest);
+  CHECK(fs::read_symlink(run / "checkpoints/best") == best);
+  CHECK(step_names(run) == std::set<std::string>{"best", "latest", "step-11", "step-12", best});
+}
+
+TEST_CASE("training without classes and held-out loss") {
+  const ScratchFolder data, scratch;
+  Config config = tiny_config(data.path());
+  config.data.num_classes = 0;
+  config.diffusion.label_dropout = 0;
+  config.diffusion.prediction = "v";
+  config.diffusion.schedule = "vp_cosine";
+  config.train.eval_every = 0;
+  config.train.sample_every = 4;
+  const TrainResult result = train({config, scratch / "run"});
+  CHECK(result.eval_loss < 0);
+  CHECK(fs::exists(scratch / "run/samples/step-4.png"));
+  CHECK_FALSE(fs::exists(scratch / "run/checkpoints/best"));
+}
+
+TEST_CASE("a loss that is not finite stops with the step, and the last good checkpoint stays") {
+  const ScratchFolder data, scratch;
+  const fs::path run = scratch / "run";
+  Config config = tiny_config(data.path());
+  config.train.steps = 6;
+  config.train.checkpoint_every = 1;
+  config.train.eval_every = 0;
+  config.optimizer.warmup_steps = 2;  // step 1 has rate 0, step 2 half the rate
+  config.optimizer.lr = 1e30;
+  const std::string message = error_of([&] { train({config, run}); });
+  INFO(message);
+  CHECK(message.find("not finite in step") != std::string::npos);
+  const fs::path kept = find_step_folder(run);
+  CHECK(message.find(kept.string()) != std::string::npos);
+  for (const auto& [name, tensor] : load_checkpoint(kept).second.model) CHECK(at::isfinite(tensor).all().item<bool>());
+  CHECK(load_state(kept).step >= 1);
+  CHECK(load_state(kept).step < 6);
+}
+
+TEST_CASE("a disk that fills up stops with one line, and the last good checkpoint stays") {
+  const ScratchFolder data, scratch;
+  const fs::path run = scratch / "run";
+  Config config = tiny_config(data.path());
+  train({config, run});
+  config.train.steps = 12;
+  {
+    const FileSizeLimit limit(20000);
+    CHECK(error_of([&] { train({config, run, true}); }).find("step-12") != std::string::npos);
+  }
+  CHECK(load_checkpoint(find_step_folder(run)).first.step == 8);
+  CHECK(train({config, run, true}).step == 12);
+}
+
+TEST_CASE("what cannot be trained is refused before anything is written") {
+  const ScratchFolder data, scratch;
+  const Config config = tiny_config(data.path());
+  const auto refused = [&](const std::string& word, const std::function<void(Config&)>& change) {
+    Config other = config;
+    change(other);
+    const std::string message = error_of([&] { train({other, scratch / "run"}); });
+    INFO(message);
+    CHECK(message.find(word) != std::string::npos);
+    CHECK_FALSE(fs::exists(scratch / "run"));
+  };
+  refused("context", [](Config& c) { c.model.context_dim = 8, c.model.context_tokens = 2; });
+  refused("label_dropout", [](Config& c) { c.train.sample_every = 2, c.sample.guidance_scale = 2, c.diffusion.label_dropout = 0; });
+  refused("nowhere", [](Config& c) { c.data.path = "nowhere"; });
+  if (!torch::cuda::is_available()) refused("cuda", [](Config& c) { c.train.device = "cuda"; });
+  write_file(scratch / "file", std::string_view("no folder"));
+  CHECK(error_of([&] { train({config, scratch / "file/run"}); }).find((scratch / "file").string()) != std::string::npos);
+}
