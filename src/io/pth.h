@@ -22,11 +22,13 @@ struct PthValue {
 };
 
 /// Reads what torch.save(object) wrote (zip format): dicts, OrderedDicts, lists, tuples, numbers, strings, tensors and parameters.
-/// Strided, overlapping and shared storages are followed. Any other class is refused by name.
+/// Strided, overlapping and shared storages are followed; a complex tensor is read as real with a last side of 2 (real, imaginary).
+/// Any other class is refused by name.
 /// Throws Error naming the file.
 PthValue read_pth(const std::filesystem::path& path);
 
-/// A state dict: the tensors of a dict, also where it lies under "state_dict" or "model". Throws Error where there is none.
+/// A state dict: the tensors of a dict, also where it lies under "state_dict" or "model". Throws Error where there is none, or where the dict holds
+/// anything but tensors.
 TensorFile read_pth_state_dict(const std::filesystem::path& path);
 
 /// Writes an OrderedDict of tensors that torch.load(path, weights_only=True) reads.
