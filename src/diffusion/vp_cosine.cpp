@@ -12,7 +12,8 @@ constexpr double kStart = kShift * kRate;                      // the angle at t
 
 class VpCosine : public Schedule {
  public:
-  /// log(cos(start + rate t) / cos(start)). Near t = 0 the quotient is 1 - small, near t = 1 the cosine is the sine of what is left: each half keeps its digits.
+  /// log(cos(start + rate t) / cos(start)). Near t = 0 the quotient is 1 - small, near t = 1 the cosine is the sine of what is left
+  /// to pi / 2: each half keeps its digits.
   double log_alpha(double t) const override {
     if (t > 0.5) return std::log(std::sin(kRate * (1 - t)) / std::cos(kStart));
     const double half_sine = std::sin(kRate * t / 2);

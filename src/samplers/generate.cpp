@@ -22,7 +22,8 @@ void check_request(const UViT& model, const Config& config, const GenerateReques
   if (model.options().context_dim > 0) throw Error("this model draws from context (text) tokens, which a request for images cannot give");
   if (classes == 0 && !request.labels.empty()) throw Error("labels were given to an unconditional model (data.num_classes = 0): leave them out");
   if (classes > 0 && request.labels.size() != request.seeds.size()) {
-    throw Error(fmt::format("the model has {} classes: give one label an image ({} for {} images)", classes, request.labels.size(), request.seeds.size()));
+    throw Error(fmt::format("the model has {} classes: give one label an image ({} for {} images)", classes, request.labels.size(),
+                            request.seeds.size()));
   }
   for (const std::int64_t label : request.labels) {
     if (label < 0 || label >= classes) throw Error(fmt::format("class {} is out of range: the model has the classes 0 ... {}", label, classes - 1));
@@ -51,8 +52,8 @@ class Generator {
     SamplerOptions options;
     options.num_steps = config_.sample.num_steps;
     options.on_step = on_step;
-    const SampleResult result =
-        solver_.solve(denoiser(batch), *schedule_, draw(batch, 0), [&](std::int64_t k) { return draw(batch, static_cast<std::uint32_t>(k)); }, options);
+    const NoiseSource noise = [&](std::int64_t k) { return draw(batch, static_cast<std::uint32_t>(k)); };
+    const SampleResult result = solver_.solve(denoiser(batch), *schedule_, noise(0), noise, options);
     nfe = result.nfe;
     return result.x0.to(at::kCPU, at::kFloat);
   }
@@ -73,7 +74,9 @@ class Generator {
 
   at::Tensor labels(const MicroBatch& batch) const {
     std::vector<std::int64_t> labels;
-    for (const std::int64_t index : batch.rows) labels.push_back(index == MicroBatch::kPadding ? 0 : request_.labels[static_cast<std::size_t>(index)]);
+    for (const std::int64_t index : batch.rows) {
+      labels.push_back(index == MicroBatch::kPadding ? 0 : request_.labels[static_cast<std::size_t>(index)]);
+    }
     return at::tensor(labels, at::kLong).to(device_);
   }
 

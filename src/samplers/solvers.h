@@ -11,10 +11,12 @@ SampleResult euler_maruyama_sde(const Denoiser& denoiser, const Schedule& schedu
                                 const SamplerOptions& options);
 
 /// The probability flow dx = [-beta/2 x - beta/2 score] dt by Euler steps on the same grid.
-SampleResult euler_ode(const Denoiser& denoiser, const Schedule& schedule, const at::Tensor& x_init, const NoiseSource& noise, const SamplerOptions& options);
+SampleResult euler_ode(const Denoiser& denoiser, const Schedule& schedule, const at::Tensor& x_init, const NoiseSource& noise,
+                       const SamplerOptions& options);
 
 /// x_s = alpha_s x0 + sigma_s eps, steps uniform in t, eta = 0 (Song et al., arXiv:2010.02502). First order; the last step returns x0.
-SampleResult ddim(const Denoiser& denoiser, const Schedule& schedule, const at::Tensor& x_init, const NoiseSource& noise, const SamplerOptions& options);
+SampleResult ddim(const Denoiser& denoiser, const Schedule& schedule, const at::Tensor& x_init, const NoiseSource& noise,
+                  const SamplerOptions& options);
 
 /// Second-order multistep solver on the data prediction, steps uniform in lambda (Lu et al., arXiv:2211.01095, algorithm 2). The first step is of
 /// first order, and so is the last one, to sigma = 0, which returns x0.

@@ -21,8 +21,8 @@ Range checked_range(const Schedule& schedule, const SamplerOptions& options) {
   const Range range{options.t_start < 0 ? schedule.t_max() : options.t_start, options.t_end < 0 ? schedule.t_min() : options.t_end};
   const bool finite = std::isfinite(schedule.lambda(range.start)) && std::isfinite(schedule.lambda(range.end));
   if (!(range.start > range.end) || !finite) {
-    throw Error(fmt::format("cannot sample from t = {} to t = {}: give times within {} ... {} of the schedule, the first one larger", range.start, range.end,
-                            schedule.t_min(), schedule.t_max()));
+    throw Error(fmt::format("cannot sample from t = {} to t = {}: give times within {} ... {} of the schedule, the first one larger", range.start,
+                            range.end, schedule.t_min(), schedule.t_max()));
   }
   return range;
 }

@@ -5,8 +5,8 @@
 
 namespace uvit {
 
-/// Every solver calls the denoiser at n = num_steps times, from t_start down to t_end, and its last step goes from t_end to t = 0, where alpha = 1 and
-/// sigma = 0 whatever the schedule says. Both grids hold the n times; with n = 1 that is t_start alone.
+/// Every solver calls the denoiser at n = num_steps times, from t_start down to t_end, and its last step goes from t_end to t = 0, where alpha = 1
+/// and sigma = 0 whatever the schedule says. Both grids hold the n times; with n = 1 that is t_start alone.
 /// Both throw Error unless num_steps >= 1 and t_start > t_end, with a finite lambda at both.
 
 /// Uniform in t.

@@ -78,7 +78,9 @@ TEST_CASE("a perfect network has no loss, and the denoiser calls it at the netwo
       check_tensor("eps", prediction.eps, s.eps, 1e-10);
       REQUIRE(seen_time.sizes() == at::IntArrayRef{4});
       CHECK(seen_time.scalar_type() == at::kFloat);
-      for (std::int64_t i = 0; i < 4; ++i) CHECK(seen_time[i].item<float>() == static_cast<float>(schedule->network_time(kTimes[static_cast<std::size_t>(i)])));
+      for (std::size_t i = 0; i < kTimes.size(); ++i) {
+        CHECK(seen_time[static_cast<std::int64_t>(i)].item<float>() == static_cast<float>(schedule->network_time(kTimes[i])));
+      }
     }
   }
 }

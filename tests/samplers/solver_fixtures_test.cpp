@@ -26,8 +26,8 @@ std::shared_ptr<UViT> load_network(at::ScalarType dtype) {
   throw std::runtime_error("uvit.json has no case uvit_uncond");
 }
 
-/// Error of this machine's float32 table of frequencies against the fixtures': exp of the math library is not the same to the last bit on every CPU, and
-/// one last bit moves an angle of 999 by 6e-5 (README of the fixtures, section 2). Where the table agrees, float64 is held to the tightest tolerance.
+/// Error of this machine's float32 table of frequencies against the fixtures': exp of the math library is not the same to the last bit on every CPU,
+/// and one last bit moves an angle of 999 by 6e-5 (README of the fixtures, section 2). Where the table agrees, float64 is held to the tightest one.
 double time_table_error(std::int64_t dim) {
   const TensorFile file = read_safetensors(fixtures() / "uvit_timestep_embedding.safetensors");
   return max_abs(timestep_embedding(to_torch(file.at("timesteps")), dim) - to_torch(file.at("emb_dim" + std::to_string(dim))));
@@ -97,8 +97,8 @@ TEST_CASE("DPM-Solver++ 2M agrees with the official multistep solver up to the l
   const nlohmann::json runs = fixture_json("diffusion.json").at("dpm_solver_pp");
   for (const auto& [name, run] : runs.items()) {
     const nlohmann::json& s = run.at("settings");
-    if (s.value("method", "").substr(0, 9) != "multistep" || s.at("order") != 2 || s.at("skip_type") != "logSNR" || s.at("predict_x0") != true) continue;
-    if (s.at("schedule") != "linear" || s.at("solver_type") != "dpm_solver") continue;
+    if (s.value("method", "").substr(0, 9) != "multistep" || s.at("order") != 2 || s.at("skip_type") != "logSNR") continue;
+    if (s.at("predict_x0") != true || s.at("schedule") != "linear" || s.at("solver_type") != "dpm_solver") continue;
     ++cases;
     const std::int64_t steps = s.at("steps");
     SamplerOptions options;
