@@ -27,7 +27,7 @@ std::shared_ptr<UViT> load_network(at::ScalarType dtype) {
 }
 
 /// Error of this machine's float32 table of frequencies against the fixtures': exp of the math library is not the same to the last bit on every CPU,
-/// and one last bit moves an angle of 999 by 6e-5 (README of the fixtures, section 2). Where the table agrees, float64 is held to the tightest one.
+/// and one last bit moves an angle of 999 by 6e-5 (README of the fixtures, section 2). Where the table agrees, float64 is held to its own tolerance.
 double time_table_error(std::int64_t dim) {
   const TensorFile file = read_safetensors(fixtures() / "uvit_timestep_embedding.safetensors");
   return max_abs(timestep_embedding(to_torch(file.at("timesteps")), dim) - to_torch(file.at("emb_dim" + std::to_string(dim))));
