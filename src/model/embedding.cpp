@@ -6,15 +6,18 @@
 
 namespace uvit {
 
-at::Tensor timestep_embedding(const at::Tensor& t, std::int64_t dim) {
+at::Tensor timestep_frequencies(std::int64_t dim) {
   const std::int64_t half = dim / 2;
-  // The official code's float32 operations in its order: at t = 999 another rounding of the angle shows in the fifth digit.
-  const at::Tensor indices = at::arange(half, at::TensorOptions().dtype(at::kFloat).device(t.device()));
-  const at::Tensor frequencies = at::exp(indices.mul(-std::log(10000.0)).div(static_cast<double>(half)));
-  const at::Tensor angles = t.to(at::kFloat).unsqueeze(1) * frequencies.unsqueeze(0);
+  return at::exp(at::arange(half, at::TensorOptions().dtype(at::kFloat)).mul(-std::log(10000.0)).div(static_cast<double>(half)));
+}
+
+at::Tensor timestep_embedding(const at::Tensor& t, const at::Tensor& frequencies, std::int64_t dim) {
+  const at::Tensor angles = t.to(at::kFloat).unsqueeze(1) * frequencies.to(t.device()).unsqueeze(0);
   const at::Tensor table = at::cat({angles.cos(), angles.sin()}, 1);
   return dim % 2 == 1 ? at::constant_pad_nd(table, {0, 1}) : table;
 }
+
+at::Tensor timestep_embedding(const at::Tensor& t, std::int64_t dim) { return timestep_embedding(t, timestep_frequencies(dim), dim); }
 
 at::Tensor patchify(const at::Tensor& image, std::int64_t patch_size) {
   const std::int64_t batch = image.size(0), channels = image.size(1), rows = image.size(2) / patch_size, columns = image.size(3) / patch_size;

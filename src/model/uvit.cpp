@@ -86,6 +86,7 @@ void check_inputs(const UViTOptions& o, const at::Tensor& x, const at::Tensor& t
 
 /// The modules, held by name. They are registered in UViT in the order of the official state dict.
 struct UViT::Impl {
+  at::Tensor timestep_frequencies;  // [C / 2], always float32: no parameter, so that to(dtype) leaves it
   at::Tensor pos_embed;  // [1, L, C]
   std::shared_ptr<PatchEmbed> patch_embed;
   torch::nn::Sequential time_embed{nullptr};
@@ -126,6 +127,7 @@ UViT::UViT(const UViTOptions& options) : options_(options), impl_(std::make_uniq
   check_options(options);
   const std::int64_t dim = options.embed_dim, side = options.depth / 2;
   Impl& m = *impl_;
+  m.timestep_frequencies = timestep_frequencies(dim);
   m.pos_embed = register_parameter("pos_embed", torch::zeros({1, num_extras(options) + num_patches(options), dim}));
   m.patch_embed = register_module("patch_embed", std::make_shared<PatchEmbed>(options));
   if (options.mlp_time_embed) {
@@ -161,7 +163,7 @@ UViT::~UViT() = default;
 at::Tensor UViT::embed(const at::Tensor& x, const at::Tensor& t, const at::Tensor& y, const at::Tensor& context) const {
   Impl& m = *impl_;
   const at::ScalarType dtype = m.pos_embed.scalar_type();
-  at::Tensor time = timestep_embedding(t, options_.embed_dim).to(dtype);
+  at::Tensor time = timestep_embedding(t, m.timestep_frequencies, options_.embed_dim).to(dtype);
   if (m.time_embed) time = m.time_embed->forward(time);
   std::vector<at::Tensor> tokens;
   if (m.label_emb) tokens.push_back(m.label_emb->forward(y).unsqueeze(1));
@@ -193,6 +195,13 @@ at::Tensor UViT::forward(const at::Tensor& x, const at::Tensor& t, const at::Ten
   h = unpatchify(h.narrow(1, num_extras(options_), num_patches(options_)), options_.channels, options_.height, options_.width, options_.patch_size);
   if (m.final_layer) h = m.final_layer->forward(h);
   return h.to(x.scalar_type());
+}
+
+void UViT::set_timestep_frequencies(const at::Tensor& frequencies) {
+  if (frequencies.sizes() != at::IntArrayRef({options_.embed_dim / 2})) {
+    throw Error(fmt::format("timestep frequencies have shape {}: the model wants [{}]", shape_of(frequencies), options_.embed_dim / 2));
+  }
+  impl_->timestep_frequencies = frequencies.to(at::kFloat);
 }
 
 std::int64_t UViT::num_parameters() const {

@@ -24,8 +24,14 @@ struct UViTOptions {
 
 UViTOptions make_uvit_options(const Config& config);
 
-/// Sinusoidal timestep embedding: half = dim / 2, f_i = exp(-ln(10000) i / half), [cos(t f), sin(t f)], a zero appended for odd dim. Computed in float32.
-/// @param t [B] float32; @return [B, dim] float32
+/// f_i = exp(-ln(10000) i / half), i < half = dim / 2, in the official code's float32 operations. [half] float32
+/// The float32 exp of LibTorch rounds a few near-ties differently on CPUs of different makers: there the last bit of f_i differs, and at t = 999 the
+/// fifth digit of the embedding.
+at::Tensor timestep_frequencies(std::int64_t dim);
+
+/// Sinusoidal timestep embedding: [cos(t f), sin(t f)], a zero appended for odd dim. Computed in float32.
+/// @param t [B] float32; @param frequencies [dim / 2] float32; @return [B, dim] float32
+at::Tensor timestep_embedding(const at::Tensor& t, const at::Tensor& frequencies, std::int64_t dim);
 at::Tensor timestep_embedding(const at::Tensor& t, std::int64_t dim);
 
 /// [B, N, p*p*C] -> [B, C, H, W]: tokens in raster order, inside a token (row, column, channel) with the channel fastest. H and W in pixels.
@@ -48,6 +54,9 @@ class UViT : public torch::nn::Module {
   /// Official initial values drawn from (seed, name of the parameter): Linear N(0, 0.02) (truncated at +-2), zero bias; pos_embed 0.02;
   /// label embedding N(0, 1); convolutions as torch's default; norms 1 and 0. Twins of two kinds share every common value.
   void initialise(std::uint64_t seed);
+
+  /// Replaces timestep_frequencies(embed_dim), for agreement to the last bits with a run on another maker's CPU. @param frequencies [embed_dim / 2]
+  void set_timestep_frequencies(const at::Tensor& frequencies);
 
   const UViTOptions& options() const { return options_; }
   std::int64_t num_parameters() const;
