@@ -40,6 +40,10 @@ struct AttentionParams {
   /// Written by forward when not null; needed by backward.
   float* stats = nullptr;
 
+  /// [2, B, H, L, Dv], of attention_parts_floats(params) floats: softmax(t1) v and softmax(t2) v' apart, for kinds with two normalisers and long rows.
+  /// Written by forward and read by backward when not null; where it is null backward makes one sweep over the keys more.
+  float* parts = nullptr;
+
   View dout;                      ///< [B, H, L, Dv]
   MutableView dq, dk, dv;         ///< as q, k, v
   MutableView dq2, dk2, dv2;      ///< as q2, k2, v2

@@ -3,21 +3,18 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace uvit::kernels {
 namespace {
 
 using Values = Reference::Values;
 
-double dot(const double* a, const double* b, std::int64_t n) {
-  double sum = 0;
-  for (std::int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
+double dot(const double* a, const double* b, std::int64_t n) { return std::inner_product(a, a + n, b, 0.0); }
 
 double sign(double s) { return (s > 0) - (s < 0); }
 
-/// The weights w(s) of one row with one normaliser, and jvp: given g = dL/dw it returns dL/ds.
+/// The weights w(s) of one row with one normaliser; backward(g): given g = dL/dw, dL/ds.
 struct Row {
   Values w, numerator_slope, g_slope;  // f'(s) / Z and g'(s) / Z of w = f(s) / Z, Z = c + sum g(s)
 
@@ -40,7 +37,7 @@ struct Row {
     if (kind == Kind::centered) centre = 1 / static_cast<double>(s.size());
   }
   double centre = 0;
-  Values jvp(const Values& g) const {
+  Values backward(const Values& g) const {
     double delta = 0;
     for (std::size_t j = 0; j < w.size(); ++j) delta += (w[j] + centre) * g[j];
     Values ds(w.size());
@@ -78,7 +75,7 @@ void run(Reference& r, bool backward) {
       Values g(s.size()), g2(t.size());
       for (std::int64_t j = 0; j < n; ++j) g[j] = dot(&r.dout[row * r.Dv], &r.v[(key + j) * r.Dv], r.Dv);
       for (std::int64_t j = 0; j < n && two; ++j) g2[j] = dot(&r.dout[row * r.Dv], &v2[(key + j) * r.Dv], r.Dv);
-      const Values ds = first.jvp(g), dt = second.jvp(g2);
+      const Values ds = first.backward(g), dt = second.backward(g2);
       auto push = [&](double x, std::int64_t j, const Values& q, const Values& k, Values& dq, Values& dk) {
         for (std::int64_t d = 0; d < r.D; ++d) dq[row * r.D + d] += x * k[(key + j) * r.D + d], dk[(key + j) * r.D + d] += x * q[row * r.D + d];
       };

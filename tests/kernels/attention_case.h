@@ -81,7 +81,7 @@ struct FusedRun {
   std::vector<std::vector<char>> bytes;
   std::vector<float> stats;
 
-  FusedRun(const Reference& problem, Dtype dtype, const kernels::ParallelFor& parallel_for = kernels::serial_for) : result(problem) {
+  FusedRun(const Reference& problem, Dtype dtype, const kernels::ParallelFor& parallel_for = kernels::serial_for, bool with_parts = true) : result(problem) {
     Reference& r = result;
     auto tensor = [&](std::int64_t length, std::int64_t width, const std::vector<double>* values) {
       PackedTensor t(dtype, r.B, r.H, length, width);
@@ -104,6 +104,8 @@ struct FusedRun {
     if (scores) p.q2 = q2.input(), p.k2 = k2.input(), p.dq2 = dq2.view(), p.dk2 = dk2.view();
     if (values) p.v2 = v2.input(), p.dv2 = dv2.view();
     p.w_plus = w_plus.data(), p.w_minus = w_minus.data(), p.dw_plus = dw_plus.data(), p.dw_minus = dw_minus.data();
+    std::vector<float> parts(static_cast<std::size_t>(with_parts ? kernels::attention_parts_floats(p) : 0));
+    if (!parts.empty()) p.parts = parts.data();
     kernels::attention_forward(p, parallel_for);
     kernels::attention_backward(p, parallel_for);
     r.o = o.values(), r.dq = dq.values(), r.dk = dk.values(), r.dv = dv.values();

@@ -141,6 +141,11 @@ bool attention_supported(std::int64_t head_dim, std::int64_t value_dim) {
   return fits(head_dim) && fits(value_dim);
 }
 
+std::int64_t attention_parts_floats(const AttentionParams& params) {
+  const bool used = has_two_normalisers(params.kind) && params.Lk > kWholeRowKeys;
+  return used ? 2 * params.B * params.H * params.L * params.Dv : 0;
+}
+
 void attention_forward(const AttentionParams& params, const ParallelFor& parallel_for) {
   check_inputs(params);
   if (params.B * params.H * params.L == 0) return;

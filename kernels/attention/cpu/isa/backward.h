@@ -6,12 +6,12 @@ namespace uvit::kernels::UVIT_ISA {
 
 constexpr std::int64_t kBackwardRows = 60, kBackwardWholeRow = 576, kBackwardTile = 512;
 // Kinds with two normalisers need both deltas before the first gradient: a whole row in memory saves a sweep, so their blocks are low and wide.
-constexpr std::int64_t kBackwardTwoRows = 36, kBackwardTwoWholeRow = 1088;
+constexpr std::int64_t kBackwardTwoRows = 36;
 
 static bool two_normalisers(Kind kind) { return kind == Kind::sda || kind == Kind::sda_weighted || kind == Kind::dipole || kind == Kind::diff; }
 
 static Plan backward_plan(const AttentionParams& p) {
-  if (two_normalisers(p.kind)) return make_plan(p, kBackwardTwoRows, kBackwardTwoWholeRow, kBackwardTile);
+  if (two_normalisers(p.kind) && p.Lk <= kWholeRowKeys) return make_plan(p, kBackwardTwoRows, kWholeRowKeys, kBackwardTile);
   return make_plan(p, kBackwardRows, kBackwardWholeRow, kBackwardTile);
 }
 
@@ -130,11 +130,11 @@ static void row_deltas(const Matrix& dout, const Matrix& o, std::int64_t begin, 
   }
 }
 
-/// rowsum(dout * mean), in the same order.
+/// rowsum(dout * values), in the same order.
 template <Dtype kType>
-static float mean_delta(const char* dout, const float* mean, std::int64_t width) {
+static float row_product(const char* dout, const float* values, std::int64_t width) {
   float sum = 0;
-  for (std::int64_t d = 0; d < width; ++d) sum += RunningMean<kType>::value(dout, d) * mean[d];
+  for (std::int64_t d = 0; d < width; ++d) sum += RunningMean<kType>::value(dout, d) * values[d];
   return sum;
 }
 
@@ -160,14 +160,18 @@ static void backward_piece(const AttentionParams& p, const Plan& plan, std::int6
   pack_across<C>(k, 0, all_keys, m.k_lines, m.d_row);
   float* mean = m.delta + round_up(plan.row_block, 2);
   RunningMean<kType> running(v, mean + m.v_row);
+  Prefetcher<kType> next(p, plan, item);
+  next.add(p.k, p.Lk, p.D), next.add(p.v, p.Lk, p.Dv), next.add(p.q, p.L, p.D), next.add(p.dout, p.L, p.Dv);
+  next.add(View{p.o.data, p.o.stride_b, p.o.stride_h, p.o.stride_l}, p.L, p.Dv);
   const Vec scale = splat(p.scale);
   for (std::int64_t i0 = piece.begin; i0 < piece.end; i0 += plan.row_block) {
     const std::int64_t rows = min(plan.row_block, piece.end - i0), keys = visible_keys(p, i0 + rows - 1);
     m.pack_queries(q, dout, i0, rows);
+    prefetch_rows_to_write<kType>(dq, i0, rows);
     row_deltas<C>(dout, o, i0, rows, m.delta);
     for (std::int64_t i = 0; W::kCentered && i < rows; ++i) {
       running.of(visible_keys(p, i0 + i), mean);
-      m.delta[i] += mean_delta<kType>(dout.row(i0 + i), mean, p.Dv);
+      m.delta[i] += row_product<kType>(dout.row(i0 + i), mean, p.Dv);
     }
     if (keys == 0) fill_zero(m.dq, static_cast<std::size_t>(rows * m.d_row));
     for (std::int64_t k0 = 0; k0 < keys; k0 += plan.key_tile) {
@@ -177,6 +181,7 @@ static void backward_piece(const AttentionParams& p, const Plan& plan, std::int6
       for (std::int64_t i = 0; i < rows; i += C::kPair) {
         RowConstants row[C::kPair] = {};
         for (int r = 0; r < C::kPair && i + r < rows; ++r) {
+          next.fetch(i0 + i + r);
           const std::int64_t visible = visible_keys(p, i0 + i + r);
           row[r].valid = max(0, min(tile, visible - k0));
           row[r].hi = W::kHasShift ? *stats_row(p, 0, piece.b, piece.h, i0 + i + r) : __builtin_logf(static_cast<float>(p.Lk));

@@ -1,6 +1,6 @@
 // Backward of the kinds with two normalisers: o = a softmax(t1) v + b softmax(t2) v'. With p_n = softmax(t_n), dp_n = dout (v or v')^T and
 // delta_n = rowsum(p_n dp_n): dt1 = a p1 (dp1 - delta1), dt2 = b p2 (dp2 - delta2), da = sum of delta1, db = sum of delta2.
-// The deltas come first: from the whole row in memory, or by a sweep of their own over the tiles.
+// The deltas come first: from the whole row in memory; for longer rows from the parts that forward saved, or by a sweep of their own over the tiles.
 #include "kernels/attention/cpu/isa/backward.h"
 
 namespace uvit::kernels::UVIT_ISA {
@@ -143,6 +143,23 @@ struct BackwardTwo {
     r.valid = max(0, min(tile, visible_keys(p, i0 + i) - k0));
     return r;
   }
+  void deltas_from_parts(float* delta1, float* delta2) const {
+    const Matrix dout = input(p.dout, p.Dv);
+    for (std::int64_t i = 0; i < rows; ++i) {
+      delta1[i] = row_product<kType>(dout.row(i0 + i), parts_row(p, 0, piece.b, piece.h, i0 + i), p.Dv);
+      delta2[i] = row_product<kType>(dout.row(i0 + i), parts_row(p, 1, piece.b, piece.h, i0 + i), p.Dv);
+    }
+  }
+  /// Scores of one tile, and its share of the deltas.
+  void sweep(std::int64_t k0, std::int64_t tile, float* delta1, float* delta2) const {
+    scores(k0, (tile + kLanes - 1) / kLanes);
+    for (std::int64_t i = 0; i < rows; ++i) {
+      float delta[2] = {0, 0};
+      add_deltas<C, kTwo>(tile_of(i), splat(p.scale), row(i, k0, tile), delta);
+      delta1[i] += delta[0];
+      delta2[i] += delta[1];
+    }
+  }
   void gradients(std::int64_t k0, std::int64_t tile, std::int64_t vecs, const float* delta1, const float* delta2) const {
     for (std::int64_t i = 0; i < rows; i += C::kPair) {
       TwoRow row_of[C::kPair];
@@ -176,17 +193,9 @@ static void backward_two_piece(const AttentionParams& p, const Plan& plan, std::
     const std::int64_t rows = work.rows = min(plan.row_block, piece.end - work.i0), keys = visible_keys(p, work.i0 + rows - 1);
     work.pack_queries();
     fill_zero(m.delta, static_cast<std::size_t>(2 * block));
-    const bool whole_row = keys <= plan.key_tile;
-    for (std::int64_t k0 = 0; k0 < keys; k0 += plan.key_tile) {
-      const std::int64_t tile = min(plan.key_tile, keys - k0);
-      work.scores(k0, (tile + kLanes - 1) / kLanes);
-      for (std::int64_t i = 0; i < rows; ++i) {
-        float delta[2] = {0, 0};
-        add_deltas<C, kTwo>(work.tile_of(i), splat(p.scale), work.row(i, k0, tile), delta);
-        delta1[i] += delta[0];
-        delta2[i] += delta[1];
-      }
-    }
+    const bool saved = p.parts && plan.key_tile < p.Lk, whole_row = !saved && keys <= plan.key_tile;
+    if (saved) work.deltas_from_parts(delta1, delta2);
+    for (std::int64_t k0 = 0; !saved && k0 < keys; k0 += plan.key_tile) work.sweep(k0, min(plan.key_tile, keys - k0), delta1, delta2);
     for (std::int64_t k0 = 0; k0 < keys; k0 += plan.key_tile) {
       const std::int64_t tile = min(plan.key_tile, keys - k0), vecs = (tile + kLanes - 1) / kLanes;
       if (!whole_row) work.scores(k0, vecs);

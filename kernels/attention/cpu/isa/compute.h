@@ -87,7 +87,11 @@ struct PairCells {
   using Math = Ops<3>;
   static UVIT_WEIGHT_FN Vec dot(Vec sum, Vec a, Vec b) { return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b); }
   static UVIT_WEIGHT_FN Vec load_cells(const void* row, std::int64_t at, std::int64_t n) {
-    return load_values<Dtype::f32>(row, at, n);  // a pair of bfloat16 moves like one float
+    // A pair of bfloat16 moves like one float, from a place that is even but no more.
+    const LooseHalf* p = static_cast<const LooseHalf*>(row) + 2 * at;
+    float lanes[kLanes] = {};
+    __builtin_memcpy(lanes, p, static_cast<std::size_t>(n < kLanes ? n : kLanes) * sizeof(float));
+    return load(lanes);
   }
   static UVIT_WEIGHT_FN Vec load_pairs(const void* row, const void* next, std::int64_t at, std::int64_t n) {
     const __m512i low = _mm512_srli_epi32((__m512i)load_values<Dtype::bf16>(row, at, n), 16);

@@ -4,9 +4,9 @@
 
 namespace uvit::kernels::UVIT_ISA {
 
-constexpr std::int64_t kForwardRows = 60, kForwardWholeRow = 1088, kForwardTile = 768;
+constexpr std::int64_t kForwardRows = 60, kForwardTile = 768;
 
-static Plan forward_plan(const AttentionParams& p) { return make_plan(p, kForwardRows, kForwardWholeRow, kForwardTile); }
+static Plan forward_plan(const AttentionParams& p) { return make_plan(p, kForwardRows, kWholeRowKeys, kForwardTile); }
 
 /// Scratch of one item.
 template <class C>
@@ -84,10 +84,13 @@ static void forward_piece(const AttentionParams& p, const Plan& plan, std::int64
   pack_transposed<C>(matrix<kType>(p.k, piece.b, piece.h, p.D), all_keys, m.k);
   pack_across<C>(v, 0, all_keys, m.v, m.v_row);
   RunningMean<kType> mean(v, m.mean + m.v_row);
+  Prefetcher<kType> next(p, plan, item);
+  next.add(p.k, p.Lk, p.D), next.add(p.v, p.Lk, p.Dv), next.add(p.q, p.L, p.D);
   const Vec scale = splat(p.scale);
   for (std::int64_t i0 = piece.begin; i0 < piece.end; i0 += plan.row_block) {
     const std::int64_t rows = min(plan.row_block, piece.end - i0), keys = visible_keys(p, i0 + rows - 1);
     pack_along<C>(q, i0, rows, m.q, m.q_row);
+    prefetch_rows_to_write<kType>(o, i0, rows);
     for (std::int64_t i = 0; i < rows; ++i) {
       m.shift[i] = !W::kHasShift ? __builtin_logf(static_cast<float>(p.Lk)) : W::kZeroInShift ? 0 : -kInfinity;
       m.sum[i] = 0;
@@ -96,6 +99,7 @@ static void forward_piece(const AttentionParams& p, const Plan& plan, std::int64
       const std::int64_t tile = min(plan.key_tile, keys - k0), vecs = (tile + kLanes - 1) / kLanes;
       multiply_panels<C>(rows, vecs, depth, m.q, m.q_row, m.k + k0 * depth, m.s, m.s_row);
       for (std::int64_t i = 0; i < rows; ++i) {
+        next.fetch(i0 + i);
         const std::int64_t valid = max(0, min(tile, visible_keys(p, i0 + i) - k0));
         const float rescale = weigh_row<C, W>(m.s + i * m.s_row, valid, vecs * kLanes, scale, m.shift[i], m.sum[i]);
         if (W::kHasShift && k0 > 0 && rescale != 1)

@@ -39,6 +39,10 @@ UVIT_INLINE float* stats_row(const AttentionParams& p, int which, std::int64_t b
   return p.stats + ((which * p.B + b) * p.H + h) * p.L + i;
 }
 
+UVIT_INLINE float* parts_row(const AttentionParams& p, int which, std::int64_t b, std::int64_t h, std::int64_t i) {
+  return p.parts + (((which * p.B + b) * p.H + h) * p.L + i) * p.Dv;
+}
+
 /// Cuts the queries into pieces so that a few heads still make some dozens of items, and keys into tiles of at most `max_tile`.
 static Plan make_plan(const AttentionParams& p, std::int64_t max_rows, std::int64_t whole_row, std::int64_t max_tile) {
   constexpr std::int64_t kItems = 32, kSplitRows = 256;
@@ -53,6 +57,46 @@ static Plan make_plan(const AttentionParams& p, std::int64_t max_rows, std::int6
   const std::int64_t tiles = p.Lk <= whole_row ? 1 : (p.Lk + max_tile - 1) / max_tile;
   plan.key_tile = round_up((p.Lk + tiles - 1) / tiles, kBlockColumns);
   return plan;
+}
+
+/// Fetches the next item's operands into the second-level cache while this one computes: short heads of a packed projection are rows far apart, which no
+/// hardware prefetcher follows. One row of each operand is fetched per row computed.
+template <Dtype kType>
+class Prefetcher {
+ public:
+  Prefetcher(const AttentionParams& p, const Plan& plan, std::int64_t item) {
+    constexpr std::int64_t kMaxKeys = 512;  // longer heads would push this item's own operands out
+    if (plan.splits > 1 || item + 1 >= plan.items || max(p.L, p.Lk) > kMaxKeys) return;
+    b_ = (item + 1) / p.H;
+    h_ = (item + 1) % p.H;
+  }
+  void add(const View& view, std::int64_t rows, std::int64_t width) {
+    if (b_ >= 0) operands_[count_++] = {matrix<kType>(view, b_, h_, width), rows};
+  }
+  UVIT_WEIGHT_FN void fetch(std::int64_t row) const {
+    for (int n = 0; n < count_; ++n) {
+      if (row >= operands_[n].rows) continue;
+      const char* line = operands_[n].m.row(row);
+      const std::int64_t bytes = operands_[n].m.width * (kType == Dtype::f32 ? 4 : 2);
+      for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(line + at, 0, 2);
+    }
+  }
+
+ private:
+  struct Operand {
+    Matrix m;
+    std::int64_t rows;
+  };
+  Operand operands_[6];
+  int count_ = 0;
+  std::int64_t b_ = -1, h_ = 0;
+};
+
+/// Asks for rows that are about to be written.
+template <Dtype kType>
+static void prefetch_rows_to_write(const MutableMatrix& m, std::int64_t begin, std::int64_t rows) {
+  for (std::int64_t i = begin; i < begin + rows; ++i)
+    for (std::int64_t at = 0; at < m.width * (kType == Dtype::f32 ? 4 : 2); at += 64) __builtin_prefetch(m.row(i) + at, 1, 2);
 }
 
 /// The mean of the values a row sees, for rows in ascending order: sums are carried on in double.

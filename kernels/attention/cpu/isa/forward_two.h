@@ -78,6 +78,10 @@ static void weigh_row_two(float* s, float* t, std::int64_t valid, std::int64_t c
   for (int n = 0; n < 2; ++n) state.sum[n] = state.sum[n] * state.rescale[n] + reduce_add(sum[n]);
 }
 
+static void save_part(const float* from, float factor, std::int64_t width, float* to) {
+  for (std::int64_t d = 0; d < width; ++d) to[d] = factor == 0 ? 0 : factor * from[d];
+}
+
 template <class C, Two kTwo>
 static void forward_two_piece(const AttentionParams& p, const Plan& plan, std::int64_t item, float* scratch) {
   const Piece piece(p, plan, item);
@@ -94,6 +98,10 @@ static void forward_two_piece(const AttentionParams& p, const Plan& plan, std::i
   pack_across<C>(matrix<kType>(p.v, piece.b, piece.h, p.Dv), 0, all_keys, m.v, m.v_row);
   if (kTwo == Two::two_scores) pack_transposed<C>(matrix<kType>(p.k2, piece.b, piece.h, p.D), all_keys, m.k2);
   if (kTwo == Two::two_values) pack_across<C>(matrix<kType>(p.v2, piece.b, piece.h, p.Dv), 0, all_keys, m.v2, m.v_row);
+  Prefetcher<kType> next(p, plan, item);
+  next.add(p.k, p.Lk, p.D), next.add(p.v, p.Lk, p.Dv), next.add(p.q, p.L, p.D);
+  if (kTwo == Two::two_values) next.add(p.v2, p.Lk, p.Dv);
+  if (kTwo == Two::two_scores) next.add(p.k2, p.Lk, p.D), next.add(p.q2, p.L, p.D);
   const Vec scale = splat(p.scale);
   auto add_values = [&](const float* s, const float* values, float* out, std::int64_t rows, std::int64_t k0, std::int64_t tile) {
     multiply_rows<C>(rows, m.v_row / kLanes, (tile + C::kPair - 1) / C::kPair, s, m.s_row, 1, values + k0 / C::kPair * m.v_row, m.v_row, out, m.v_row, k0 > 0);
@@ -105,12 +113,14 @@ static void forward_two_piece(const AttentionParams& p, const Plan& plan, std::i
     const std::int64_t rows = min(plan.row_block, piece.end - i0), keys = visible_keys(p, i0 + rows - 1);
     pack_along<C>(q, i0, rows, m.q, m.q_row);
     if (kTwo == Two::two_scores) pack_along<C>(q2, i0, rows, m.q2, m.q_row);
+    prefetch_rows_to_write<kType>(o, i0, rows);
     for (std::int64_t i = 0; i < rows; ++i) m.shift[i] = m.shift2[i] = -kInfinity, m.sum[i] = m.sum2[i] = 0;
     for (std::int64_t k0 = 0; k0 < keys; k0 += plan.key_tile) {
       const std::int64_t tile = min(plan.key_tile, keys - k0), vecs = (tile + kLanes - 1) / kLanes;
       multiply_panels<C>(rows, vecs, depth, m.q, m.q_row, m.k + k0 * depth, m.s, m.s_row);
       if (kTwo == Two::two_scores) multiply_panels<C>(rows, vecs, depth, m.q2, m.q_row, m.k2 + k0 * depth, m.t, m.s_row);
       for (std::int64_t i = 0; i < rows; ++i) {
+        next.fetch(i0 + i);
         const std::int64_t valid = max(0, min(tile, visible_keys(p, i0 + i) - k0));
         float *s = m.s + i * m.s_row, *t = m.t + i * m.s_row;
         TwoState state{{m.shift[i], m.shift2[i]}, {m.sum[i], m.sum2[i]}, {1, 1}};
@@ -132,6 +142,10 @@ static void forward_two_piece(const AttentionParams& p, const Plan& plan, std::i
     for (std::int64_t i = 0; i < rows; ++i) {
       const bool visible = visible_keys(p, i0 + i) > 0;
       float *line = m.o + i * m.v_row, *line2 = m.o2 + i * m.v_row;
+      if (p.parts && plan.key_tile < p.Lk) {
+        save_part(line, visible ? 1 / m.sum[i] : 0, p.Dv, parts_row(p, 0, piece.b, piece.h, i0 + i));
+        save_part(line2, visible ? 1 / m.sum2[i] : 0, p.Dv, parts_row(p, 1, piece.b, piece.h, i0 + i));
+      }
       const float a = factor.a / m.sum[i], b = factor.b / m.sum2[i];
       for (std::int64_t d = 0; d < m.v_row; d += kLanes)
         store(line + d, !visible ? Vec{} : combined ? load(line + d) : load(line + d) * splat(a) + load(line2 + d) * splat(b));

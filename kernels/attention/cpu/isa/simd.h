@@ -64,7 +64,7 @@ UVIT_INLINE float reduce_add(Vec x) {
   return sum;
 #endif
 }
-/// The largest lane; NaN where the last NaN-producing comparison says so is good enough: exp brings a NaN back.
+/// The largest lane. It may lose a NaN: the exponential of that lane brings it back.
 UVIT_INLINE float reduce_max(Vec x) {
 #if UVIT_LANES == 16
   return _mm512_reduce_max_ps((__m512)x);
