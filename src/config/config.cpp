@@ -48,9 +48,12 @@ void assign(std::uint64_t& field, const toml::node& node) {
 }
 
 void assign(double& field, const toml::node& node) {
-  if (node.is_integer()) field = static_cast<double>(node.as_integer()->get());
-  else if (node.is_floating_point()) field = node.as_floating_point()->get();
-  else throw_type("a number", node);
+  if (node.is_integer())
+    field = static_cast<double>(node.as_integer()->get());
+  else if (node.is_floating_point())
+    field = node.as_floating_point()->get();
+  else
+    throw_type("a number", node);
 }
 
 void assign(std::string& field, const toml::node& node) {
@@ -106,7 +109,8 @@ const ConfigKey* in_any_section(std::string_view name) {
 }
 
 [[noreturn]] void throw_unknown_section(std::string_view section) {
-  if (const ConfigKey* key = in_any_section(section)) throw Error(fmt::format("'{}' belongs in a section: did you mean {}?", section, key->full_name()));
+  if (const ConfigKey* key = in_any_section(section))
+    throw Error(fmt::format("'{}' belongs in a section: did you mean {}?", section, key->full_name()));
   throw_unknown_name("section", section, section_names());
 }
 
@@ -152,7 +156,8 @@ void apply_table(const toml::table& table, const std::string& origin, Config& co
       if (!content.is_table()) throw Error(fmt::format("'{}' is a section: write [{}] and its keys below", section.str(), section.str()));
     });
     for (const auto& [name, value] : *content.as_table())
-      with_line(origin, name.source(), [&, &section = section, &name = name, &value = value] { assign_key(require_key(section, name), config, value); });
+      with_line(origin, name.source(),
+                [&, &section = section, &name = name, &value = value] { assign_key(require_key(section, name), config, value); });
   }
 }
 
@@ -179,8 +184,10 @@ toml::table override_value(const std::string& text) {
   for (std::string word; std::getline(stream, word, ',');) {
     const std::size_t first = word.find_first_not_of(' '), last = word.find_last_not_of(' ');
     word = first == std::string::npos ? "" : word.substr(first, last - first + 1);
-    if (const std::optional<toml::table> value = parse_value(word)) list.push_back(*value->get("v"));
-    else list.push_back(word);
+    if (const std::optional<toml::table> value = parse_value(word))
+      list.push_back(*value->get("v"));
+    else
+      list.push_back(word);
   }
   result.insert("v", std::move(list));
   return result;
@@ -195,8 +202,10 @@ void apply_override(const std::string& text, Config& config) {
     const toml::table parsed = override_value(value);
     const toml::node& node = *parsed.get("v");
     const bool wants_string = std::holds_alternative<std::string*>(key.field(config));
-    if (wants_string && !node.is_string()) assign_key(key, config, toml::value<std::string>(value));  // a folder may be called 2024
-    else assign_key(key, config, node);
+    if (wants_string && !node.is_string())
+      assign_key(key, config, toml::value<std::string>(value));  // a folder may be called 2024
+    else
+      assign_key(key, config, node);
   } catch (const Error& error) {
     throw Error(fmt::format("--set {}: {}", text, error.what()));
   }

@@ -40,12 +40,12 @@ using E = EvalConfig;
 
 ConfigRange any() { return {}; }
 ConfigRange at_least(double low) { return {.low = low}; }
-ConfigRange above(double low) { return {.low = low, .above_low = true}; }
+ConfigRange above(double low, double high = std::numeric_limits<double>::max()) { return {.low = low, .high = high, .above_low = true}; }
 ConfigRange between(double low, double high) { return {.low = low, .high = high}; }
 ConfigRange from_to_below(double low, double high) { return {.low = low, .high = high, .below_high = true}; }
 ConfigRange one_of(std::vector<std::string> words) { return {.words = std::move(words)}; }
 
-const ConfigRange kSize = between(1, 1 << 20);       // sides, widths, counts of a network: larger is a slip of the hand and would overflow products
+const ConfigRange kSize = between(1, 1 << 20);  // sides, widths, counts of a network: larger is a slip of the hand and would overflow products
 const ConfigRange kSizeOrNone = between(0, 1 << 20);
 const ConfigRange kSeed = between(0, 9223372036854774784.0);  // TOML integers have 63 bits; the largest double below
 const ConfigRange kPrecision = one_of({"fp32", "bf16", "fp16"});
@@ -56,7 +56,7 @@ const std::vector<ConfigKey>& table() {
       {"model", "embed_dim", kModel<&M::embed_dim>, kSize, "width of a token"},
       {"model", "depth", kModel<&M::depth>, between(1, 10000), "in-blocks + out-blocks; an odd depth runs as depth - 1 (as the official code does)"},
       {"model", "num_heads", kModel<&M::num_heads>, kSize, "attention heads; divides embed_dim"},
-      {"model", "mlp_ratio", kModel<&M::mlp_ratio>, {.low = 0, .high = 1000, .above_low = true}, "hidden width of the MLP = int(embed_dim * mlp_ratio)"},
+      {"model", "mlp_ratio", kModel<&M::mlp_ratio>, above(0, 1000), "hidden width of the MLP = int(embed_dim * mlp_ratio)"},
       {"model", "qkv_bias", kModel<&M::qkv_bias>, any(), "biases of the query, key and value projections"},
       {"model", "mlp_time_embed", kModel<&M::mlp_time_embed>, any(), "Linear, SiLU, Linear behind the sinusoidal timestep embedding"},
       {"model", "conv", kModel<&M::conv>, any(), "3x3 convolution after un-patchify"},
@@ -66,7 +66,8 @@ const std::vector<ConfigKey>& table() {
       {"model", "attention", kModel<&M::attention>, any(), "one kind, or one a block in running order (in.0 ... mid ... out.k)"},
       {"model", "softmax_blocks", kModel<&M::softmax_blocks>, any(),
        "blocks that stay softmax when attention is one kind: first, last, or in.1, mid, out.0; [] for none"},
-      {"model", "attention_backend", kModel<&M::attention_backend>, any(), "eager: plain ATen operations"},
+      {"model", "attention_backend", kModel<&M::attention_backend>, one_of({"fused", "eager"}),
+       "fused: kernels that store nothing of size L x L; eager: plain ATen operations"},
 
       {"diffusion", "schedule", kDiffusion<&D::schedule>, any(), "row of the schedule table"},
       {"diffusion", "prediction", kDiffusion<&D::prediction>, any(), "what the network predicts: eps, x0, v"},
@@ -82,7 +83,8 @@ const std::vector<ConfigKey>& table() {
       {"data", "flip", kData<&A::flip>, any(), "random horizontal flip"},
       {"data", "workers", kData<&A::workers>, between(1, 1024), "loader threads"},
       {"data", "prefetch", kData<&A::prefetch>, between(1, 1024), "batches held ready"},
-      {"data", "on_error", kData<&A::on_error>, one_of({"fail", "skip"}), "a broken image: fail names it and stops; skip leaves it out and counts it"},
+      {"data", "on_error", kData<&A::on_error>, one_of({"fail", "skip"}),
+       "a broken image: fail names it and stops; skip leaves it out and counts it"},
       {"data", "limit", kData<&A::limit>, at_least(0), "use only the first images; 0: all"},
 
       {"optimizer", "lr", kOptimizer<&O::lr>, at_least(0), "learning rate of AdamW"},
@@ -133,11 +135,16 @@ std::string format_value(const std::string& text) {
   std::string quoted = "\"";
   for (char c : text) {
     const auto code = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') quoted += std::string("\\") + c;
-    else if (c == '\n') quoted += "\\n";
-    else if (c == '\t') quoted += "\\t";
-    else if (code < 0x20 || code == 0x7f) quoted += fmt::format("\\u{:04X}", code);
-    else quoted += c;
+    if (c == '"' || c == '\\')
+      quoted += std::string("\\") + c;
+    else if (c == '\n')
+      quoted += "\\n";
+    else if (c == '\t')
+      quoted += "\\t";
+    else if (code < 0x20 || code == 0x7f)
+      quoted += fmt::format("\\u{:04X}", code);
+    else
+      quoted += c;
   }
   return quoted + "\"";
 }
@@ -171,7 +178,8 @@ std::string format_whole(const T& value) {
 std::string describe(const ConfigRange& range) {
   if (!range.words.empty()) return fmt::format("one of {}", fmt::join(range.words, ", "));
   const double largest = std::numeric_limits<double>::max();
-  const std::string low = fmt::format("{} {}", range.above_low ? ">" : ">=", range.low), high = fmt::format("{} {}", range.below_high ? "<" : "<=", range.high);
+  const std::string low = fmt::format("{} {}", range.above_low ? ">" : ">=", range.low),
+                    high = fmt::format("{} {}", range.below_high ? "<" : "<=", range.high);
   if (range.low == -largest && range.high == largest) return "a finite number";
   return range.high == largest ? low : range.low == -largest ? high : fmt::format("{} and {}", low, high);
 }

@@ -18,8 +18,8 @@ using ConfigField = std::variant<std::int64_t*, std::uint64_t*, double*, bool*, 
 /// The numbers that a key takes, each element of a list alike. NaN is in no range.
 struct ConfigRange {
   double low = -std::numeric_limits<double>::max(), high = std::numeric_limits<double>::max();
-  bool below_high = false;   ///< `high` itself is out
-  bool above_low = false;    ///< `low` itself is out
+  bool below_high = false;              ///< `high` itself is out
+  bool above_low = false;               ///< `low` itself is out
   std::vector<std::string> words = {};  ///< the strings that a string key takes; empty: any
 };
 

@@ -13,10 +13,12 @@ namespace {
 void check_model(const ModelConfig& model, const DataConfig& data) {
   if (data.image_size.empty() || data.image_size.size() > 2) throw Error("data.image_size: give one side, or [height, width]");
   if (data.height() % model.patch_size != 0 || data.width() % model.patch_size != 0)
-    throw Error(fmt::format("model.patch_size = {} does not divide the image of {} x {} pixels (data.image_size)", model.patch_size, data.height(), data.width()));
+    throw Error(fmt::format("model.patch_size = {} does not divide the image of {} x {} pixels (data.image_size)", model.patch_size, data.height(),
+                            data.width()));
   if (model.embed_dim % model.num_heads != 0)
     throw Error(fmt::format("model.num_heads = {} does not divide model.embed_dim = {}", model.num_heads, model.embed_dim));
-  if (static_cast<double>(model.embed_dim) * model.mlp_ratio < 1) throw Error(fmt::format("model.mlp_ratio = {}: the MLP would have no hidden unit", model.mlp_ratio));
+  if (static_cast<double>(model.embed_dim) * model.mlp_ratio < 1)
+    throw Error(fmt::format("model.mlp_ratio = {}: the MLP would have no hidden unit", model.mlp_ratio));
   if ((model.context_dim > 0) != (model.context_tokens > 0))
     throw Error(fmt::format("model.context_dim = {} and model.context_tokens = {}: give both or neither", model.context_dim, model.context_tokens));
 }
@@ -37,8 +39,8 @@ void check_attention(const ModelConfig& model) {
   const std::int64_t side = model.depth / 2, blocks = 2 * side + 1;
   const auto count = static_cast<std::int64_t>(model.attention.size());
   if (count != 1 && count != blocks)
-    throw Error(fmt::format("model.attention names {} kinds: give one, or one for each of the {} blocks of depth {} (in-blocks, mid, out-blocks)", count, blocks,
-                            model.depth));
+    throw Error(fmt::format("model.attention names {} kinds: give one, or one for each of the {} blocks of depth {} (in-blocks, mid, out-blocks)",
+                            count, blocks, model.depth));
   const std::string numbered = side > 0 ? fmt::format(", in.0 to in.{}, out.0 to out.{}", side - 1, side - 1) : "";
   for (const std::string& name : model.softmax_blocks)
     if (name != "first" && name != "last" && name != "mid" && !is_numbered_block(name, side))

@@ -8,9 +8,9 @@
 namespace uvit {
 
 std::string cpu_description() {
-  static constexpr std::array kOfInterest = {"avx2",        "fma",      "avx512f",   "avx512bw",  "avx512_vnni", "avx512_bf16",
-                                             "avx512_fp16", "avx_vnni", "amx_tile",  "amx_bf16",  "amx_int8",    "asimd",
-                                             "asimdhp",     "bf16",     "i8mm",      "sve",       "sve2"};
+  static constexpr std::array kOfInterest = {"avx2",        "fma",      "avx512f",  "avx512bw", "avx512_vnni", "avx512_bf16",
+                                             "avx512_fp16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8",    "asimd",
+                                             "asimdhp",     "bf16",     "i8mm",     "sve",      "sve2"};
   std::ifstream stream("/proc/cpuinfo");
   std::string line, model;
   std::set<std::string> flags;

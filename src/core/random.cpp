@@ -109,8 +109,7 @@ void RandomStream::fill_uniform(std::span<float> out, float low, float high) con
   const float largest = high > low ? std::nextafter(high, low) : low;  // rounding to float must not reach `high`
   for (std::size_t i = 0; i < out.size(); i += 4) {
     const std::array<std::uint32_t, 4> words = block(static_cast<std::uint32_t>(i / 4));
-    for (std::size_t j = 0; j < 4 && i + j < out.size(); ++j)
-      out[i + j] = std::min(static_cast<float>(low + width * (words[j] * 0x1p-32)), largest);
+    for (std::size_t j = 0; j < 4 && i + j < out.size(); ++j) out[i + j] = std::min(static_cast<float>(low + width * (words[j] * 0x1p-32)), largest);
   }
 }
 

@@ -82,8 +82,10 @@ std::optional<std::size_t> byte_size(DType dtype, const std::vector<std::int64_t
   bool empty = false;
   for (std::int64_t side : shape) {
     if (side < 0) return std::nullopt;
-    if (side == 0) empty = true;
-    else if (__builtin_mul_overflow(size, static_cast<std::size_t>(side), &size) || size > std::numeric_limits<std::int64_t>::max()) return std::nullopt;
+    if (side == 0)
+      empty = true;
+    else if (__builtin_mul_overflow(size, static_cast<std::size_t>(side), &size) || size > std::numeric_limits<std::int64_t>::max())
+      return std::nullopt;
   }
   return empty ? 0 : size;
 }

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <bit>
+#include <algorithm>
+#include <array>
+#include <charconv>
 #include <cstring>
-#include <regex>
+#include <string_view>
 
 #include "core/error.h"
 #include "io/zip_archive.h"
@@ -12,103 +14,165 @@
 namespace uvit {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "the .npy members are little-endian");
+constexpr std::string_view kMagic = "\x93NUMPY";
+constexpr std::string_view kExtension = ".npy";
 
-struct NumpyType {
-  const char* descr;
+struct DescrRow {
+  std::string_view descr;
   DType dtype;
 };
-constexpr NumpyType kNumpyTypes[] = {{"<f8", DType::f64}, {"<f4", DType::f32}, {"<f2", DType::f16}, {"<i8", DType::i64}, {"<i4", DType::i32},
-                                     {"<i2", DType::i16}, {"|i1", DType::i8},  {"|u1", DType::u8},  {"|b1", DType::boolean}};
+constexpr std::array kDescrs = {DescrRow{"<f8", DType::f64}, DescrRow{"<f4", DType::f32}, DescrRow{"<f2", DType::f16},
+                                DescrRow{"<i8", DType::i64}, DescrRow{"<i4", DType::i32}, DescrRow{"<i2", DType::i16},
+                                DescrRow{"|i1", DType::i8},  DescrRow{"|u1", DType::u8},  DescrRow{"|b1", DType::boolean}};
 
-struct NpyHeader {
-  DType dtype{};
+DType dtype_of(std::string_view descr) {
+  for (const DescrRow& row : kDescrs)
+    if (row.descr == descr) return row.dtype;
+  if (descr.starts_with("|O")) throw Error("it holds pickled Python objects, which are not read");
+  throw Error(fmt::format("numbers of kind '{}' are not read", descr));
+}
+
+std::string_view descr_of(DType dtype) {
+  for (const DescrRow& row : kDescrs)
+    if (row.dtype == dtype) return row.descr;
+  throw Error(fmt::format("NumPy has no {}", name_of(dtype)));
+}
+
+struct Header {
+  DType dtype = DType::f32;
   bool fortran_order = false;
   std::vector<std::int64_t> shape;
-  std::size_t data_offset = 0;
 };
 
-/// The header of a .npy: magic, version, length, then a Python dict literal with descr, fortran_order and shape.
-NpyHeader parse_header(const std::vector<std::byte>& bytes) {
-  const auto* raw = reinterpret_cast<const unsigned char*>(bytes.data());
-  if (bytes.size() < 10 || std::memcmp(raw, "\x93NUMPY", 6) != 0) throw Error("not a .npy array");
-  const bool long_header = raw[6] >= 2;
-  const std::size_t start = long_header ? 12 : 10;
-  if (bytes.size() < start) throw Error("truncated header");
-  std::size_t length = raw[8] | (raw[9] << 8);
-  if (long_header) length |= (static_cast<std::size_t>(raw[10]) << 16) | (static_cast<std::size_t>(raw[11]) << 24);
-  if (length > bytes.size() - start || length > 65536) throw Error("truncated header");
-  const std::string text(reinterpret_cast<const char*>(raw) + start, length);
+/// Parser of the header of a .npy file, a Python dict literal: {'descr': '<f8', 'fortran_order': False, 'shape': (64, 64), }
+class HeaderParser {
+ public:
+  explicit HeaderParser(std::string_view text) : text_(text) {}
 
-  NpyHeader header;
-  header.data_offset = start + length;
-  std::smatch match;
-  if (!std::regex_search(text, match, std::regex("'descr': *'([^']*)'"))) throw Error("no plain dtype in the header (structured arrays are not read)");
-  const std::string descr = match[1];
-  const auto* type = std::find_if(std::begin(kNumpyTypes), std::end(kNumpyTypes), [&](const NumpyType& t) { return descr == t.descr; });
-  if (type == std::end(kNumpyTypes)) throw Error(fmt::format("dtype '{}' is not supported", descr));
-  header.dtype = type->dtype;
-  if (!std::regex_search(text, match, std::regex("'fortran_order': *(True|False)"))) throw Error("no fortran_order in the header");
-  header.fortran_order = match[1] == "True";
-  if (!std::regex_search(text, match, std::regex("'shape': *\\(([0-9, ]*)\\)"))) throw Error("no shape in the header");
-  const std::string shape = match[1];
-  for (auto it = std::sregex_iterator(shape.begin(), shape.end(), std::regex("[0-9]{1,15}")); it != std::sregex_iterator(); ++it)
-    header.shape.push_back(std::stoll(it->str()));
-  return header;
-}
+  Header parse() {
+    Header header;
+    bool has_descr = false, has_order = false, has_shape = false;
+    take("{");
+    while (!accept("}")) {
+      const std::string_view key = string();
+      take(":");
+      if (key == "descr") {
+        has_descr = true;
+        if (!text_.starts_with('\'')) throw Error("structured arrays are not read");
+        header.dtype = dtype_of(string());
+      } else if (key == "fortran_order") {
+        has_order = true;
+        header.fortran_order = accept("True");
+        if (!header.fortran_order) take("False");
+      } else if (key == "shape") {
+        has_shape = true;
+        header.shape = shape();
+      } else {
+        throw malformed();
+      }
+      if (!accept(",") && !text_.starts_with('}')) throw malformed();
+    }
+    if (!has_descr || !has_order || !has_shape) throw malformed();
+    return header;
+  }
 
-/// Column-major bytes as row-major ones.
-std::vector<std::byte> from_fortran(const std::byte* data, const std::vector<std::int64_t>& shape, std::size_t item, std::size_t count) {
-  std::vector<std::byte> result(count * item);
-  std::vector<std::int64_t> position(shape.size(), 0);
-  for (std::size_t i = 0; i < count; ++i) {
-    std::size_t source = 0;
-    for (std::size_t d = shape.size(); d-- > 0;) source = source * static_cast<std::size_t>(shape[d]) + static_cast<std::size_t>(position[d]);
-    std::memcpy(result.data() + i * item, data + source * item, item);
-    for (std::size_t d = shape.size(); d-- > 0;) {
-      if (++position[d] < shape[d]) break;
-      position[d] = 0;
+ private:
+  static Error malformed() { return Error("its .npy header is malformed"); }
+
+  void skip_spaces() { text_.remove_prefix(std::min(text_.find_first_not_of(" \n"), text_.size())); }
+  bool accept(std::string_view token) {
+    skip_spaces();
+    if (!text_.starts_with(token)) return false;
+    text_.remove_prefix(token.size());
+    skip_spaces();
+    return true;
+  }
+  void take(std::string_view token) {
+    if (!accept(token)) throw malformed();
+  }
+  std::string_view string() {
+    if (!text_.starts_with('\'')) throw malformed();
+    const std::size_t end = text_.find('\'', 1);
+    if (end == std::string_view::npos) throw malformed();
+    const std::string_view value = text_.substr(1, end - 1);
+    text_.remove_prefix(end + 1);
+    skip_spaces();
+    return value;
+  }
+  std::vector<std::int64_t> shape() {
+    std::vector<std::int64_t> sides;
+    take("(");
+    while (!accept(")")) {
+      std::int64_t side = -1;
+      const auto [end, code] = std::from_chars(text_.data(), text_.data() + text_.size(), side);
+      if (code != std::errc() || side < 0 || sides.size() == 64) throw malformed();
+      text_.remove_prefix(static_cast<std::size_t>(end - text_.data()));
+      sides.push_back(side);
+      if (!accept(",") && !text_.starts_with(')')) throw malformed();
+    }
+    return sides;
+  }
+  std::string_view text_;
+};
+
+/// Column-major to row-major.
+std::vector<std::byte> to_row_major(const std::vector<std::int64_t>& shape, std::size_t element, std::span<const std::byte> source) {
+  std::vector<std::byte> out(source.size());
+  std::vector<std::int64_t> index(shape.size(), 0);
+  std::vector<std::size_t> strides(shape.size(), element);
+  for (std::size_t i = 1; i < shape.size(); ++i) strides[i] = strides[i - 1] * static_cast<std::size_t>(shape[i - 1]);
+  std::size_t at = 0;
+  for (std::size_t done = 0; done < out.size(); done += element) {
+    std::memcpy(out.data() + done, source.data() + at, element);
+    for (std::size_t i = shape.size(); i-- > 0;) {
+      at += strides[i];
+      if (++index[i] < shape[i]) break;
+      at -= strides[i] * static_cast<std::size_t>(shape[i]);
+      index[i] = 0;
     }
   }
-  return result;
+  return out;
 }
 
-HostTensor parse_npy(const std::vector<std::byte>& bytes) {
-  const NpyHeader header = parse_header(bytes);
-  const std::size_t item = size_of(header.dtype), available = (bytes.size() - header.data_offset) / item;
-  std::size_t count = 1;
-  for (std::int64_t side : header.shape) {
-    if (side != 0 && count > available / static_cast<std::size_t>(side)) throw Error(fmt::format("truncated: shape {} does not fit", format_shape(header.shape)));
-    count *= static_cast<std::size_t>(side);
-  }
-  if (count != available || (bytes.size() - header.data_offset) % item != 0)
-    throw Error(fmt::format("{} bytes of data for shape {}", bytes.size() - header.data_offset, format_shape(header.shape)));
+HostTensor parse_npy(std::span<const std::byte> bytes) {
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  const auto number = [&](std::size_t at, std::size_t width) {
+    std::uint64_t value = 0;
+    if (text.size() < at + width) throw Error("it is truncated");
+    std::memcpy(&value, text.data() + at, width);
+    return value;
+  };
+  if (!text.starts_with(kMagic)) throw Error("it is no .npy array");
+  const std::uint64_t version = number(6, 1);
+  if (version < 1 || version > 3) throw Error(fmt::format("version {} of the .npy format is not read", version));
+  const std::size_t length_bytes = version == 1 ? 2 : 4, start = 8 + length_bytes;
+  const std::uint64_t length = number(8, length_bytes);
+  if (text.size() - start < length) throw Error("it is truncated");
+  const Header header = HeaderParser(text.substr(start, length)).parse();
+  const std::span<const std::byte> data = bytes.subspan(start + length);
+  if (byte_size(header.dtype, header.shape) != data.size())
+    throw Error(fmt::format("{} bytes are no {} of shape {}", data.size(), name_of(header.dtype), format_shape(header.shape)));
   HostTensor tensor{header.dtype, header.shape, {}};
-  const std::byte* data = bytes.data() + header.data_offset;
-  if (header.fortran_order && header.shape.size() > 1) {
-    tensor.data = from_fortran(data, header.shape, item, count);
-  } else {
-    tensor.data.assign(data, data + count * item);
-  }
+  if (header.fortran_order)
+    tensor.data = to_row_major(header.shape, size_of(header.dtype), data);
+  else
+    tensor.data.assign(data.begin(), data.end());
   return tensor;
 }
 
-std::vector<std::byte> make_npy(const std::string& name, const HostTensor& tensor) {
-  const auto* type = std::find_if(std::begin(kNumpyTypes), std::end(kNumpyTypes), [&](const NumpyType& t) { return tensor.dtype == t.dtype; });
-  if (type == std::end(kNumpyTypes)) throw Error(fmt::format("{}: numpy has no {}", name, name_of(tensor.dtype)));
+std::string make_npy(const HostTensor& tensor) {
+  if (byte_size(tensor.dtype, tensor.shape) != tensor.data.size())
+    throw Error(fmt::format("{} bytes are no {} of shape {}", tensor.data.size(), name_of(tensor.dtype), format_shape(tensor.shape)));
   std::string shape;
   for (std::int64_t side : tensor.shape) shape += fmt::format("{}, ", side);
-  if (tensor.shape.size() > 1) shape.resize(shape.size() - 2);
-  std::string header = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", type->descr, shape);
-  header.resize((10 + header.size() + 1 + 63) / 64 * 64 - 10 - 1, ' ');  // numpy aligns the data to 64 bytes
+  std::string header = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", descr_of(tensor.dtype), shape);
+  constexpr std::size_t kPrefix = 10, kAlignment = 64;  // version 1: magic, version, two bytes of length
+  header.append((kAlignment - (kPrefix + header.size() + 1) % kAlignment) % kAlignment, ' ');
   header += '\n';
-  std::string start = "\x93NUMPY";
-  start += {'\x01', '\x00', static_cast<char>(header.size() & 0xff), static_cast<char>(header.size() >> 8)};
-  start += header;
-  std::vector<std::byte> bytes(start.size() + tensor.data.size());
-  std::memcpy(bytes.data(), start.data(), start.size());
-  if (!tensor.data.empty()) std::memcpy(bytes.data() + start.size(), tensor.data.data(), tensor.data.size());
-  return bytes;
+  if (header.size() > 0xFFFF) throw Error("its shape has too many sides");
+  std::string npy = std::string(kMagic) + '\x01' + '\0' + static_cast<char>(header.size() & 0xFF) + static_cast<char>(header.size() >> 8) + header;
+  npy.append(reinterpret_cast<const char*>(tensor.data.data()), tensor.data.size());
+  return npy;
 }
 
 }  // namespace
@@ -116,27 +180,35 @@ std::vector<std::byte> make_npy(const std::string& name, const HostTensor& tenso
 TensorFile read_npz(const std::filesystem::path& path) {
   std::string member;
   try {
-    const ZipReader archive(path);
+    const ZipReader zip(path);
     TensorFile file;
-    for (const std::string& name : archive.names()) {
-      member = name;
-      if (!name.ends_with(".npy")) continue;
-      file.tensors.emplace_back(name.substr(0, name.size() - 4), parse_npy(archive.read(name)));
+    for (const std::string& name : zip.names()) {
+      member = fmt::format("array {}: ", name);
+      HostTensor tensor = parse_npy(zip.read(name));
+      const std::string key = name.ends_with(kExtension) ? name.substr(0, name.size() - kExtension.size()) : name;
+      if (file.find(key)) throw Error("it is there twice");
+      file.tensors.emplace_back(key, std::move(tensor));
     }
     return file;
   } catch (const Error& error) {
-    throw Error(fmt::format("{}{}: {}", path.string(), member.empty() ? "" : " (" + member + ")", error.what()));
+    throw Error(fmt::format("cannot read {} as .npz: {}{}", path.string(), member, error.what()));
   }
 }
 
 void write_npz(const std::filesystem::path& path, const TensorFile& file) {
-  std::vector<std::vector<std::byte>> arrays;
-  std::vector<ZipMember> members;
-  arrays.reserve(file.tensors.size());
-  for (const auto& [name, tensor] : file.tensors) {
-    arrays.push_back(make_npy(name, tensor));
-    members.push_back({name + ".npy", arrays.back()});
+  std::vector<std::string> arrays;
+  std::string member;
+  try {
+    for (const auto& [name, tensor] : file.tensors) {
+      member = name;
+      arrays.push_back(make_npy(tensor));
+    }
+  } catch (const Error& error) {
+    throw Error(fmt::format("cannot write {}: array {}: {}", path.string(), member, error.what()));
   }
+  std::vector<ZipMember> members;
+  for (std::size_t i = 0; i < arrays.size(); ++i)
+    members.push_back({file.tensors[i].first + std::string(kExtension), std::as_bytes(std::span(arrays[i]))});
   write_zip(path, members, true);
 }
 

@@ -299,8 +299,8 @@ PickleNode* Unpickler::call(const PickleCallable& callable, const std::vector<Pi
     }
     case rebuild_tensor: {  // (storage, offset, size, stride, requires_grad, backward_hooks[, metadata])
       need(5);
-      PickleTensor tensor{&expect<PickleStorage>(*arguments[0], "storage"), expect<std::int64_t>(*arguments[1], "offset"), expect_sizes(*arguments[2]),
-                          expect_sizes(*arguments[3])};
+      PickleTensor tensor{&expect<PickleStorage>(*arguments[0], "storage"), expect<std::int64_t>(*arguments[1], "offset"),
+                          expect_sizes(*arguments[2]), expect_sizes(*arguments[3])};
       check_extent(tensor);
       return make(std::move(tensor));
     }
@@ -308,7 +308,8 @@ PickleNode* Unpickler::call(const PickleCallable& callable, const std::vector<Pi
     case torch_size: need(1); return make(PickleSequence{expect<PickleSequence>(*arguments[0], "tuple").items, true});
     case encode:
       need(2);
-      if (const std::string& encoding = expect<std::string>(*arguments[1], "encoding"); encoding != "latin1") throw Error("bytes in encoding " + encoding);
+      if (const std::string& encoding = expect<std::string>(*arguments[1], "encoding"); encoding != "latin1")
+        throw Error("bytes in encoding " + encoding);
       return make(latin1_of_utf8(expect<std::string>(*arguments[0], "text")));
     case bytes:
       if (!arguments.empty()) throw Error("the pickle is malformed: bytes() with arguments");
@@ -320,7 +321,8 @@ PickleNode* Unpickler::call(const PickleCallable& callable, const std::vector<Pi
 
 PickleNode* Unpickler::persistent(const PickleNode& id) {  // ("storage", type, key, location, number of elements)
   const auto& items = expect<PickleSequence>(id, "tuple of a storage").items;
-  if (items.size() != 5 || expect<std::string>(*items[0], "kind of a storage") != "storage") throw Error("the pickle is malformed: an unknown persistent id");
+  if (items.size() != 5 || expect<std::string>(*items[0], "kind of a storage") != "storage")
+    throw Error("the pickle is malformed: an unknown persistent id");
   const auto& type = expect<PickleCallable>(*items[1], "class of a storage");
   if (type.what != storage_type) throw Error("the pickle is malformed: a storage of no storage class");
   const auto numel = expect<std::int64_t>(*items[4], "length of a storage");
@@ -331,7 +333,8 @@ PickleNode* Unpickler::persistent(const PickleNode& id) {  // ("storage", type, 
 PickleNode* Unpickler::global(const std::string& module, const std::string& name) {
   for (const GlobalRow& row : kGlobals)
     if (row.module == module && row.name == name) return make(row.callable);
-  throw Error(fmt::format("it holds a {}.{}, and only dicts, lists, numbers, strings and tensors are read; no code of the file was run", module, name));
+  throw Error(
+      fmt::format("it holds a {}.{}, and only dicts, lists, numbers, strings and tensors are read; no code of the file was run", module, name));
 }
 
 }  // namespace uvit

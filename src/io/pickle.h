@@ -32,7 +32,7 @@ struct PickleDict {
 };
 struct PickleStorage {
   PickleCallable type;
-  std::string key;         ///< name of the file's member below data/
+  std::string key;  ///< name of the file's member below data/
   std::int64_t numel = 0;
 };
 struct PickleTensor {
@@ -41,7 +41,8 @@ struct PickleTensor {
   std::vector<std::int64_t> shape, strides;
 };
 struct PickleNode {
-  std::variant<std::monostate, bool, std::int64_t, double, std::string, PickleSequence, PickleDict, PickleCallable, PickleStorage, PickleTensor> value;
+  std::variant<std::monostate, bool, std::int64_t, double, std::string, PickleSequence, PickleDict, PickleCallable, PickleStorage, PickleTensor>
+      value;
 };
 
 /// Runs a pickle (protocols 2 to 5) with no power to run anything else: only the globals above exist, and each does what it is known to do.

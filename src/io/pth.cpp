@@ -24,8 +24,8 @@ std::string archive_root(const ZipReader& zip) {
   throw Error("it is a zip file without data.pkl, so torch.save did not write it");
 }
 
-/// Turns the graph that the unpickler made into values. A graph may share or hold its own parts, so a small file can describe an endless value: depth and
-/// bytes are limited.
+/// Turns the graph that the unpickler made into values. A graph may share or hold its own parts, so a small file can describe an endless value: depth
+/// and bytes are limited.
 class Builder {
  public:
   Builder(const ZipReader& zip, std::string root) : zip_(zip), root_(std::move(root)), budget_(kBaseBudget + kBudgetFactor * zip.file_size()) {}
@@ -134,7 +134,8 @@ PthValue read_checked(const std::filesystem::path& path) {
   const std::string root = archive_root(zip);
   if (zip.contains(root + "byteorder")) {
     const std::vector<std::byte> order = zip.read(root + "byteorder");
-    if (std::string_view(reinterpret_cast<const char*>(order.data()), order.size()) != "little") throw Error("it was written on a big-endian machine");
+    if (std::string_view(reinterpret_cast<const char*>(order.data()), order.size()) != "little")
+      throw Error("it was written on a big-endian machine");
   }
   const std::vector<std::byte> pickle = zip.read(root + std::string(kPickleName.substr(1)));
   Unpickler unpickler(pickle);

@@ -97,7 +97,8 @@ void check(const TensorFile& file) {
   for (const auto& [name, tensor] : file.tensors) {
     if (!names.insert(name).second) throw Error(fmt::format("the name '{}' is given twice", name));
     if (byte_size(tensor.dtype, tensor.shape) != tensor.data.size())
-      throw Error(fmt::format("tensor '{}': {} bytes are no {} of shape {}", name, tensor.data.size(), name_of(tensor.dtype), format_shape(tensor.shape)));
+      throw Error(
+          fmt::format("tensor '{}': {} bytes are no {} of shape {}", name, tensor.data.size(), name_of(tensor.dtype), format_shape(tensor.shape)));
   }
 }
 

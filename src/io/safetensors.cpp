@@ -144,9 +144,8 @@ TensorFile read_checked(const InputFile& file) {
 std::vector<std::size_t> data_order(const TensorFile& file) {
   std::vector<std::size_t> order(file.tensors.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return size_of(file.tensors[a].second.dtype) > size_of(file.tensors[b].second.dtype);
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return size_of(file.tensors[a].second.dtype) > size_of(file.tensors[b].second.dtype); });
   return order;
 }
 
@@ -163,7 +162,8 @@ std::string make_header(const TensorFile& file, const std::vector<std::size_t>& 
     const auto& [name, tensor] = file.tensors[i];
     if (name == kMetadata || header.contains(name)) throw Error(fmt::format("the name '{}' is reserved or given twice", name));
     if (byte_size(tensor.dtype, tensor.shape) != tensor.data.size())
-      throw Error(fmt::format("tensor '{}': {} bytes are no {} of shape {}", name, tensor.data.size(), name_of(tensor.dtype), format_shape(tensor.shape)));
+      throw Error(
+          fmt::format("tensor '{}': {} bytes are no {} of shape {}", name, tensor.data.size(), name_of(tensor.dtype), format_shape(tensor.shape)));
     header[name] = {{"dtype", name_of(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {begins[i], begins[i] + tensor.data.size()}}};
   }
   try {

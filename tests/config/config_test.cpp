@@ -52,15 +52,24 @@ TEST_CASE("each key sets a field of its own, and to_toml reads back to the same 
     std::visit(
         [&](auto* field) {
           using T = std::decay_t<decltype(*field)>;
-          if constexpr (std::is_same_v<T, bool>) *field = !*field;
-          else if constexpr (std::is_same_v<T, std::string>) *field = key.range.words.empty() ? fmt::format("a \"b\"\\\n\t\x01\u00fc{}", i) : key.range.words.back();
-          else if constexpr (std::is_same_v<T, std::vector<std::string>>) *field = {fmt::format("k{}", i), "\"", ""};
-          else if constexpr (std::is_same_v<T, std::vector<std::int64_t>>) *field = {i, i + 1};
-          else if constexpr (std::is_same_v<T, std::vector<double>>) *field = {0.1, 1.0 / 3, 1e-9 * static_cast<double>(i)};
-          else if constexpr (std::is_same_v<T, std::array<double, 2>>) *field = {1.0 / 3, 1e-9 * static_cast<double>(i)};
-          else if constexpr (std::is_same_v<T, std::array<std::int64_t, 2>>) *field = {i, i + 1};
-          else if constexpr (std::is_same_v<T, double>) *field = 1 / (1.0 + static_cast<double>(i));
-          else *field = static_cast<T>(i);
+          if constexpr (std::is_same_v<T, bool>)
+            *field = !*field;
+          else if constexpr (std::is_same_v<T, std::string>)
+            *field = key.range.words.empty() ? fmt::format("a \"b\"\\\n\t\x01\u00fc{}", i) : key.range.words.back();
+          else if constexpr (std::is_same_v<T, std::vector<std::string>>)
+            *field = {fmt::format("k{}", i), "\"", ""};
+          else if constexpr (std::is_same_v<T, std::vector<std::int64_t>>)
+            *field = {i, i + 1};
+          else if constexpr (std::is_same_v<T, std::vector<double>>)
+            *field = {0.1, 1.0 / 3, 1e-9 * static_cast<double>(i)};
+          else if constexpr (std::is_same_v<T, std::array<double, 2>>)
+            *field = {1.0 / 3, 1e-9 * static_cast<double>(i)};
+          else if constexpr (std::is_same_v<T, std::array<std::int64_t, 2>>)
+            *field = {i, i + 1};
+          else if constexpr (std::is_same_v<T, double>)
+            *field = 1 / (1.0 + static_cast<double>(i));
+          else
+            *field = static_cast<T>(i);
         },
         key.field(config));
   }
@@ -108,8 +117,10 @@ grid = [2, 3]
 }
 
 TEST_CASE("an unknown key or section is named with its line and the nearest name") {
-  CHECK(error_in("[model]\ndepth = 4\nembed_dmi = 64\n").starts_with("x.toml:3: unknown key of [model] 'embed_dmi': did you mean 'embed_dim'? There are: patch_size, "));
-  CHECK_THAT(error_in("\n[modle]\ndepth = 4\n"), Contains("x.toml:2: unknown section 'modle': did you mean 'model'? There are: model, diffusion, data, "));
+  CHECK(error_in("[model]\ndepth = 4\nembed_dmi = 64\n")
+            .starts_with("x.toml:3: unknown key of [model] 'embed_dmi': did you mean 'embed_dim'? There are: patch_size, "));
+  CHECK_THAT(error_in("\n[modle]\ndepth = 4\n"),
+             Contains("x.toml:2: unknown section 'modle': did you mean 'model'? There are: model, diffusion, data, "));
   CHECK_THAT(error_in("[model]\nlr = 4\n"), Contains("x.toml:2: unknown key 'model.lr': did you mean optimizer.lr?"));
   CHECK_THAT(error_in("lr = 4\n"), Contains("x.toml:1: 'lr' belongs in a section: did you mean optimizer.lr?"));
   CHECK_THAT(error_in("model = 4\n"), Contains("x.toml:1: 'model' is a section"));
@@ -161,9 +172,11 @@ TEST_CASE("fields that contradict one another are refused") {
   CHECK_THAT(error_in("[model]\nnum_heads = 7\n"), Contains("model.num_heads = 7 does not divide model.embed_dim = 512"));
   CHECK_THAT(error_in("[model]\nembed_dim = 8\nmlp_ratio = 0.1\n"), Contains("no hidden unit"));
   CHECK_THAT(error_in("[model]\ncontext_dim = 8\n"), Contains("give both or neither"));
-  CHECK_THAT(error_in("[model]\ndepth = 5\nattention = [\"cog\", \"cog\", \"cog\", \"cog\"]\n"), Contains("names 4 kinds") && Contains("each of the 5 blocks"));
+  CHECK_THAT(error_in("[model]\ndepth = 5\nattention = [\"cog\", \"cog\", \"cog\", \"cog\"]\n"),
+             Contains("names 4 kinds") && Contains("each of the 5 blocks"));
   CHECK_THAT(error_in("[model]\nattention = []\n"), Contains("names 0 kinds"));
-  CHECK_THAT(error_in("[model]\ndepth = 4\nsoftmax_blocks = [\"in.2\"]\n"), Contains("no block 'in.2' at depth 4; there are first, last, mid, in.0 to in.1, out.0 to out.1"));
+  CHECK_THAT(error_in("[model]\ndepth = 4\nsoftmax_blocks = [\"in.2\"]\n"),
+             Contains("no block 'in.2' at depth 4; there are first, last, mid, in.0 to in.1, out.0 to out.1"));
   CHECK_THAT(error_in("[model]\ndepth = 1\nsoftmax_blocks = [\"in.0\"]\n"), Contains("there are first, last, mid"));
   for (const char* name : {"in.", "in.-1", "in.0x", "middle", "out", "in.99999999999999999999"})
     CHECK_THAT(error_in(fmt::format("[model]\nsoftmax_blocks = \"{}\"\n", name)), Contains(fmt::format("no block '{}'", name)));
@@ -180,9 +193,9 @@ TEST_CASE("fields that contradict one another are refused") {
 }
 
 TEST_CASE("overrides are TOML values or bare words, and come after the file") {
-  const Config config = parse("[train]\nsteps = 5\n",
-                              {"train.steps=7", "model.attention=cog", "model.softmax_blocks=[first, mid]", "data.path=/data/some folder", "data.dataset=\"cifar10\"",
-                               "data.image_size=[28,56]", "optimizer.lr=1e-3", "model.conv=false", "train.ema_decay=[0.5, 0.9]", "sample.grid=[1,2]"});
+  const Config config = parse("[train]\nsteps = 5\n", {"train.steps=7", "model.attention=cog", "model.softmax_blocks=[first, mid]",
+                                                       "data.path=/data/some folder", "data.dataset=\"cifar10\"", "data.image_size=[28,56]",
+                                                       "optimizer.lr=1e-3", "model.conv=false", "train.ema_decay=[0.5, 0.9]", "sample.grid=[1,2]"});
   CHECK(config.train.steps == 7);
   CHECK(config.model.attention == std::vector<std::string>{"cog"});
   CHECK(config.model.softmax_blocks == std::vector<std::string>{"first", "mid"});

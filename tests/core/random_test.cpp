@@ -10,7 +10,8 @@ using namespace uvit;
 
 namespace {
 
-std::vector<float> normals(std::size_t n, std::uint64_t seed, RandomPurpose purpose = RandomPurpose::noise, std::uint64_t index = 0, std::uint32_t step = 0) {
+std::vector<float> normals(std::size_t n, std::uint64_t seed, RandomPurpose purpose = RandomPurpose::noise, std::uint64_t index = 0,
+                           std::uint32_t step = 0) {
   std::vector<float> values(n);
   RandomStream(seed, purpose, index, step).fill_normal(values);
   return values;
@@ -28,7 +29,8 @@ TEST_CASE("philox4x32-10 gives the known answers of Random123") {
   using Words = std::array<std::uint32_t, 4>;
   CHECK(philox4x32({0, 0, 0, 0}, {0, 0}) == Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
   CHECK(philox4x32({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}) == Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
-  CHECK(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}) == Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
+  CHECK(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}) ==
+        Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }
 
 TEST_CASE("hash_name is FNV-1a with 64 bits") {

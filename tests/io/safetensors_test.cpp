@@ -126,7 +126,8 @@ TEST_CASE("a damaged safetensors file is refused with the reason") {
   CHECK_THAT(error_for(file_with("\xff\xfe{}", 0)), Contains("not valid JSON"));
   CHECK_THAT(error_for(file_with("[1]", 0)), Contains("not a JSON object"));
   CHECK_THAT(error_for(file_with(std::string(50000, '['), 0)), Contains("nested too deeply"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[0,4]") + "," + entry("a", "F32", "[1]", "[0,4]") + "}", 4)), Contains("'a' is listed twice"));
+  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[0,4]") + "," + entry("a", "F32", "[1]", "[0,4]") + "}", 4)),
+             Contains("'a' is listed twice"));
   CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[2]", "[0,4]") + "}", 4)), Contains("tensor 'a'") && Contains("does not fill its 4 bytes"));
   CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[4294967296,4294967296,4]", "[0,0]") + "}", 0)), Contains("does not fill"));
   CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[-1]", "[0,4]") + "}", 4)), Contains("not a whole number"));
@@ -138,7 +139,8 @@ TEST_CASE("a damaged safetensors file is refused with the reason") {
   CHECK_THAT(error_for(file_with("{\"a\":{\"dtype\":\"F32\"}}", 0)), Contains("lacks dtype, shape or data_offsets"));
   CHECK_THAT(error_for(file_with("{\"a\":7}", 0)), Contains("lacks dtype, shape or data_offsets"));
   CHECK_THAT(error_for(file_with("{\"__metadata__\":{\"a\":7}}", 0)), Contains("not a string"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[0,4]") + "," + entry("b", "F32", "[1]", "[2,6]") + "}", 6)), Contains("'b' overlaps"));
+  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[0,4]") + "," + entry("b", "F32", "[1]", "[2,6]") + "}", 6)),
+             Contains("'b' overlaps"));
   CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[4,8]") + "}", 8)), Contains("hole of 4 bytes before tensor 'a'"));
   CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[0,4]") + "}", 3)), Contains("promises 4 bytes of data and 3 are there"));
   CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[0,4]") + "}", 5)), Contains("1 bytes follow"));
