@@ -40,8 +40,8 @@ struct Reference {
   std::string name;  ///< as given, with the split
   std::string hash;  ///< SHA-256 of mu and sigma
 };
-/// A dataset is the training split unless ":test" follows its name. Its images are opened as `data` says where that names the same dataset, else at their
-/// own size and from their default place (from data.path where data.dataset is empty). Its statistics come from assets/ or from the cache
+/// A dataset is the training split unless ":test" follows its name. Its images are opened as `data` says where that names the same dataset, else at
+/// their own size and from their default place (from data.path where data.dataset is empty). Its statistics come from assets/ or from the cache
 /// ($XDG_CACHE_HOME/uvit or ~/.cache/uvit) where these hold the same network and the same pixels, by their hashes; else they are computed and cached.
 /// A folder's images (sub-folders too, sorted by path) are taken whole, at their own size.
 /// @param limit images used at most; 0: all

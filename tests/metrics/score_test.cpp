@@ -9,7 +9,6 @@
 #include <optional>
 
 #include "data/dataset.h"
-#include "support/fixtures.h"
 #include "support/scratch.h"
 #include "support/tensors.h"
 
