@@ -78,17 +78,19 @@ void load_parameters(torch::nn::Module& module, const TensorFile& file, const st
   // Everything is checked before anything is copied: a file that does not fit leaves the module as it was.
   for (const auto& [name, parameter] : parameters) {
     const HostTensor* source = file.find(name);
-    if (!source) throw Error(fmt::format("{}: parameter '{}' {} is missing: the file belongs to another model", origin, name, format_shape(parameter.sizes().vec())));
-    if (source->shape != parameter.sizes().vec()) {
+    const std::vector<std::int64_t> shape = parameter.sizes().vec();
+    if (!source) throw Error(fmt::format("{}: parameter '{}' {} is missing: the file belongs to another model", origin, name, format_shape(shape)));
+    if (source->shape != shape) {
       throw Error(fmt::format("{}: parameter '{}' has shape {} in the file and {} in the model: the file belongs to another model", origin, name,
-                              format_shape(source->shape), format_shape(parameter.sizes().vec())));
+                              format_shape(source->shape), format_shape(shape)));
     }
     sources.push_back(source);
     wanted.insert(name);
   }
   for (const auto& [name, tensor] : file.tensors) {
     if (!wanted.contains(name)) {
-      throw Error(fmt::format("{}: '{}' {} is no parameter of the model: the file belongs to another model", origin, name, format_shape(tensor.shape)));
+      throw Error(fmt::format("{}: '{}' {} is no parameter of the model: the file belongs to another model", origin, name,
+                              format_shape(tensor.shape)));
     }
   }
   const torch::NoGradGuard no_grad;

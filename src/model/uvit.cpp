@@ -37,8 +37,8 @@ void check_options(const UViTOptions& o) {
     throw Error("model: image sides, channels, patch_size, embed_dim, depth and mlp_ratio must be positive");
   }
   if (o.height % o.patch_size != 0 || o.width % o.patch_size != 0) {
-    throw Error(fmt::format("model.patch_size {} does not divide the image of {} x {} pixels: choose one that divides both sides", o.patch_size, o.height,
-                            o.width));
+    throw Error(fmt::format("model.patch_size {} does not divide the image of {} x {} pixels: choose one that divides both sides", o.patch_size,
+                            o.height, o.width));
   }
   if ((o.context_dim > 0) != (o.context_tokens > 0)) {
     throw Error(fmt::format("model.context_dim is {} and model.context_tokens is {}: give both, or neither", o.context_dim, o.context_tokens));
@@ -131,13 +131,15 @@ UViT::UViT(const UViTOptions& options) : options_(options), impl_(std::make_uniq
   m.pos_embed = register_parameter("pos_embed", torch::zeros({1, num_extras(options) + num_patches(options), dim}));
   m.patch_embed = register_module("patch_embed", std::make_shared<PatchEmbed>(options));
   if (options.mlp_time_embed) {
-    m.time_embed = register_module("time_embed", torch::nn::Sequential(torch::nn::Linear(dim, 4 * dim), torch::nn::SiLU(), torch::nn::Linear(4 * dim, dim)));
+    torch::nn::Sequential mlp(torch::nn::Linear(dim, 4 * dim), torch::nn::SiLU(), torch::nn::Linear(4 * dim, dim));
+    m.time_embed = register_module("time_embed", mlp);
   }
   if (options.label_rows > 0) m.label_emb = register_module("label_emb", torch::nn::Embedding(options.label_rows, dim));
   if (options.context_dim > 0) m.context_embed = register_module("context_embed", torch::nn::Linear(options.context_dim, dim));
 
   const auto make_block = [&](std::int64_t index, const std::string& kind, bool skip) {
-    return std::make_shared<Block>(AttentionOptions{dim, options.num_heads, options.qkv_bias, index, kind, options.attention_backend}, hidden_dim(options), skip);
+    const AttentionOptions attention{dim, options.num_heads, options.qkv_bias, index, kind, options.attention_backend};
+    return std::make_shared<Block>(attention, hidden_dim(options), skip);
   };
   const auto in_list = register_module("in_blocks", torch::nn::ModuleList());
   for (std::int64_t i = 0; i < side; ++i) {

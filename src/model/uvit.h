@@ -48,7 +48,8 @@ class UViT : public torch::nn::Module {
 
   /// @param x [B, C, H, W], any floating dtype; @param t [B] network time (999 t for continuous training, a step number for discrete)
   /// @param y [B] int64 labels, undefined without label token; @param context [B, tokens, context_dim], undefined without context
-  /// @return  [B, C, H, W], x's dtype. Throws Error for inputs that do not fit the options. Under autocast the tokens between blocks and the norms stay float32.
+  /// @return  [B, C, H, W], x's dtype. Throws Error for inputs that do not fit the options.
+  /// Under autocast the tokens between blocks and the norms stay float32.
   at::Tensor forward(const at::Tensor& x, const at::Tensor& t, const at::Tensor& y = {}, const at::Tensor& context = {});
 
   /// Official initial values drawn from (seed, name of the parameter): Linear N(0, 0.02) (truncated at +-2), zero bias; pos_embed 0.02;

@@ -18,7 +18,8 @@ TensorFile file_of(const torch::nn::Linear& linear) {
 }  // namespace
 
 TEST_CASE("tensors survive the way to the host and back, of every dtype, from strided memory too") {
-  for (const at::ScalarType dtype : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong, at::kInt, at::kShort, at::kChar, at::kByte, at::kBool}) {
+  for (const at::ScalarType dtype :
+       {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong, at::kInt, at::kShort, at::kChar, at::kByte, at::kBool}) {
     INFO(c10::toString(dtype));
     const at::Tensor tensor = at::arange(12).view({3, 4}).to(dtype).t();
     const at::Tensor back = to_torch(to_host(tensor));

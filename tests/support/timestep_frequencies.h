@@ -13,9 +13,10 @@
 
 namespace uvit::test {
 
-/// The timestep frequencies of the machine that made the fixtures, read back from its embedding of this dim; ours where the fixtures have none. A float32 exp
-/// may round a near-tie either way, and CPUs of two makers do: each frequency of ours is moved by at most one last bit, to the neighbour whose cosines and
-/// sines are the stored ones. Without this the float64 references, which hold that machine's float32 table, are out of reach on another maker's CPU.
+/// The timestep frequencies of the machine that made the fixtures, read back from its embedding of this dim; ours where the fixtures have none.
+/// A float32 exp may round a near-tie either way, and CPUs of two makers do: each frequency of ours is moved by at most one last bit, to the
+/// neighbour whose cosines and sines are the stored ones. Without this the float64 references, which hold that machine's float32 table, are out
+/// of reach on another maker's CPU.
 inline at::Tensor fixture_frequencies(std::int64_t dim) {
   const at::Tensor ours = timestep_frequencies(dim);
   const TensorFile file = read_safetensors(fixtures() / "uvit_timestep_embedding.safetensors");
