@@ -5,13 +5,18 @@
 namespace uvit::kernels::UVIT_ISA {
 
 constexpr std::int64_t kBackwardRows = 60, kBackwardWholeRow = 576, kBackwardTile = 512;
-// Kinds with two normalisers need both deltas before the first gradient: a whole row in memory saves a sweep, so their blocks are low and wide.
-constexpr std::int64_t kBackwardTwoRows = 36;
+// Kinds with two normalisers need both deltas before the first gradient: a whole row in memory saves a sweep, so beyond this many keys their blocks are
+// low and wide.
+constexpr std::int64_t kBackwardTwoRows = 36, kBackwardTwoLowBlocks = 512;
+
+/// The output, as backward reads it.
+UVIT_INLINE View output_view(const AttentionParams& p) { return {p.o.data, p.o.stride_b, p.o.stride_h, p.o.stride_l}; }
 
 static bool two_normalisers(Kind kind) { return kind == Kind::sda || kind == Kind::sda_weighted || kind == Kind::dipole || kind == Kind::diff; }
 
 static Plan backward_plan(const AttentionParams& p) {
-  if (two_normalisers(p.kind) && p.Lk <= kWholeRowKeys) return make_plan(p, kBackwardTwoRows, kWholeRowKeys, kBackwardTile);
+  const bool whole_row = two_normalisers(p.kind) && p.Lk <= kWholeRowKeys;
+  if (whole_row) return make_plan(p, p.Lk > kBackwardTwoLowBlocks ? kBackwardTwoRows : kBackwardRows, kWholeRowKeys, kBackwardTile);
   return make_plan(p, kBackwardRows, kBackwardWholeRow, kBackwardTile);
 }
 
@@ -151,7 +156,7 @@ static void backward_piece(const AttentionParams& p, const Plan& plan, std::int6
   constexpr Dtype kType = C::kDtype;
   const Matrix q = matrix<kType>(p.q, piece.b, piece.h, p.D), k = matrix<kType>(p.k, piece.b, piece.h, p.D);
   const Matrix v = matrix<kType>(p.v, piece.b, piece.h, p.Dv), dout = matrix<kType>(p.dout, piece.b, piece.h, p.Dv);
-  const Matrix o = matrix<kType>(View{p.o.data, p.o.stride_b, p.o.stride_h, p.o.stride_l}, piece.b, piece.h, p.Dv);
+  const Matrix o = matrix<kType>(output_view(p), piece.b, piece.h, p.Dv);
   const MutableMatrix dq = matrix<kType>(p.dq, piece.b, piece.h, p.D);
   const std::int64_t all_keys = visible_keys(p, piece.end - 1), depth = p.D / C::kPair, v_depth = p.Dv / C::kPair;
   fill_zero(sum_floats, sums.floats);
@@ -162,7 +167,7 @@ static void backward_piece(const AttentionParams& p, const Plan& plan, std::int6
   RunningMean<kType> running(v, mean + m.v_row);
   Prefetcher<kType> next(p, plan, item);
   next.add(p.k, p.Lk, p.D), next.add(p.v, p.Lk, p.Dv), next.add(p.q, p.L, p.D), next.add(p.dout, p.L, p.Dv);
-  next.add(View{p.o.data, p.o.stride_b, p.o.stride_h, p.o.stride_l}, p.L, p.Dv);
+  next.add(output_view(p), p.L, p.Dv);
   const Vec scale = splat(p.scale);
   for (std::int64_t i0 = piece.begin; i0 < piece.end; i0 += plan.row_block) {
     const std::int64_t rows = min(plan.row_block, piece.end - i0), keys = visible_keys(p, i0 + rows - 1);

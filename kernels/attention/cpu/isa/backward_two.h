@@ -185,6 +185,10 @@ static void backward_two_piece(const AttentionParams& p, const Plan& plan, std::
   const KeySums sums(p, sum_floats);
   BackwardTwo<C, kTwo> work{p, piece, m, sums};
   fill_zero(sum_floats, sums.floats);
+  Prefetcher<C::kDtype> next(p, plan, item);
+  next.add(p.k, p.Lk, p.D), next.add(p.v, p.Lk, p.Dv), next.add(p.q, p.L, p.D), next.add(p.dout, p.L, p.Dv);
+  if (kTwo == Two::two_values) next.add(p.v2, p.Lk, p.Dv);
+  if (kTwo == Two::two_scores) next.add(p.k2, p.Lk, p.D), next.add(p.q2, p.L, p.D);
   work.pack_keys(visible_keys(p, piece.end - 1));
   const std::int64_t block = round_up(plan.row_block, 2);
   float *delta1 = m.delta, *delta2 = m.delta + block;
@@ -192,6 +196,8 @@ static void backward_two_piece(const AttentionParams& p, const Plan& plan, std::
   for (work.i0 = piece.begin; work.i0 < piece.end; work.i0 += plan.row_block) {
     const std::int64_t rows = work.rows = min(plan.row_block, piece.end - work.i0), keys = visible_keys(p, work.i0 + rows - 1);
     work.pack_queries();
+    prefetch_rows_to_write<C::kDtype>(matrix<C::kDtype>(p.dq, piece.b, piece.h, p.D), work.i0, rows);
+    for (std::int64_t i = 0; i < rows; ++i) next.fetch(work.i0 + i);
     fill_zero(m.delta, static_cast<std::size_t>(2 * block));
     const bool saved = p.parts && plan.key_tile < p.Lk, whole_row = !saved && keys <= plan.key_tile;
     if (saved) work.deltas_from_parts(delta1, delta2);

@@ -53,12 +53,13 @@ UVIT_INLINE void store_values(void* row, std::int64_t at, std::int64_t n, Vec x)
     for (std::int64_t i = 0; i < n; ++i) p[i] = lanes[i];
   } else {
     LooseHalf* p = static_cast<LooseHalf*>(row) + at;
-    const HalfVec half = narrow(x);
     if (n >= kLanes) {
-      *reinterpret_cast<LooseHalfVec*>(p) = half;
+      *reinterpret_cast<LooseHalfVec*>(p) = narrow(x);
       return;
     }
-    for (std::int64_t i = 0; i < n; ++i) p[i] = half[i];
+    LooseHalf lanes[kLanes];
+    *reinterpret_cast<LooseHalfVec*>(lanes) = narrow(x);
+    for (std::int64_t i = 0; i < n; ++i) p[i] = lanes[i];
   }
 }
 
