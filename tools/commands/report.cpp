@@ -56,7 +56,7 @@ void run(const std::vector<std::string>& runs) {
   std::vector<std::array<std::string, 5>> rows = {{"model", "steps", "images/s", "score", "class agreement"}};
   std::vector<std::string> recipes;
   for (const std::string& folder : runs) {
-    const CheckpointState state = load_checkpoint(find_step_folder(folder)).first;
+    const CheckpointState state = load_state(find_step_folder(folder));
     const std::vector<json> scores = read_json_lines(std::filesystem::path(folder) / "scores.jsonl");
     const json* distance = newest(scores, "FD[");
     const json* agreement = newest(scores, "class agreement[");

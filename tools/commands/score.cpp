@@ -8,7 +8,6 @@
 #include "commands/sampling_options.h"
 #include "core/error.h"
 #include "core/progress.h"
-#include "metrics/agreement.h"
 #include "metrics/score.h"
 
 namespace uvit {
@@ -22,25 +21,14 @@ struct Arguments {
   std::string reference, path;
 };
 
-at::Tensor to_tensor(const std::vector<Image>& images, std::size_t count) {
-  const Image& first = images.front();
-  at::Tensor all = at::empty({static_cast<std::int64_t>(count), first.channels, first.height, first.width}, at::kByte);
-  auto* out = all.mutable_data_ptr<std::uint8_t>();
-  for (std::size_t i = 0; i < count; ++i) out = std::copy(images[i].pixels.begin(), images[i].pixels.end(), out);
-  return all;
-}
-
-/// Class agreement of the first images: the share that the network assigns to the class asked for.
+/// Class agreement of the first images: the share that the network assigns to the class asked for. Empty for a model without classes.
 std::optional<Score> score_agreement(FeatureNetwork& network, const std::string& name, const std::vector<Image>& images, const GenerateRequest& request,
                                      std::int64_t limit) {
-  const std::size_t count = std::min<std::size_t>(images.size(), static_cast<std::size_t>(limit));
+  const auto count = static_cast<std::ptrdiff_t>(std::min<std::size_t>(images.size(), static_cast<std::size_t>(limit)));
   if (request.labels.empty() || count == 0) return std::nullopt;
-  const std::vector<std::int64_t> labels(request.labels.begin(), request.labels.begin() + static_cast<std::ptrdiff_t>(count));
-  const std::optional<double> share = class_agreement(network, to_tensor(images, count), labels);
-  if (!share) return std::nullopt;
   Score score;
   score.metric = fmt::format("class agreement[{}]@{}", name, count);
-  score.value = *share;
+  score.value = class_agreement(network, {images.begin(), images.begin() + count}, {request.labels.begin(), request.labels.begin() + count});
   return score;
 }
 
@@ -49,6 +37,7 @@ void run(const Arguments& arguments) {
   const FeatureNetworkRow& row = find_feature_network(arguments.metric.value_or(loaded.config.eval.metric));
   const auto network = row.load();
   const std::int64_t count = arguments.count.value_or(loaded.config.eval.num_images);
+  if (arguments.agreement < 0) throw UsageError("--agreement: must not be negative");
   if (count < 2) throw UsageError("-n: a score needs at least 2 images");
 
   DataConfig data = loaded.config.data;
@@ -81,7 +70,7 @@ void run(const Arguments& arguments) {
   for (Score& score : scores) {
     score.recipe = recipe;
     fmt::print("{}\n", format_score(score));
-    if (!run_folder.empty()) append_score((run_folder / "scores.jsonl").string(), score);
+    if (!run_folder.empty()) append_score(run_folder.string(), score);
   }
 }
 
