@@ -39,11 +39,17 @@ template <class C, Two kTwo, bool kCells>
 static void weigh_row_two(float* s, float* t, std::int64_t valid, std::int64_t columns, Vec scale, TwoState& state) {
   using Math = typename C::Math;
   auto second = [&](std::int64_t j, Vec first) { return kTwo == Two::two_scores ? load(t + j) * scale : -first; };
+  const std::int64_t full = valid / kLanes * kLanes;
   Vec largest[2] = {splat(state.shift[0]), splat(state.shift[1])};
-  for (std::int64_t j = 0; j < valid; j += kLanes) {
-    const Vec t1 = load(s + j) * scale, t2 = second(j, t1);
-    largest[0] = max(largest[0], first_lanes(t1, min(kLanes, valid - j), largest[0]));
-    largest[1] = max(largest[1], first_lanes(t2, min(kLanes, valid - j), largest[1]));
+  for (std::int64_t j = 0; j < full; j += kLanes) {
+    const Vec t1 = load(s + j) * scale;
+    largest[0] = max(largest[0], t1);
+    largest[1] = max(largest[1], second(j, t1));
+  }
+  if (full < valid) {
+    const Vec t1 = load(s + full) * scale;
+    largest[0] = max(largest[0], first_lanes(t1, valid - full, largest[0]));
+    largest[1] = max(largest[1], first_lanes(second(full, t1), valid - full, largest[1]));
   }
   Vec shift[2], sum[2] = {};
   for (int n = 0; n < 2; ++n) {
@@ -53,7 +59,6 @@ static void weigh_row_two(float* s, float* t, std::int64_t valid, std::int64_t c
     shift[n] = splat(now);
   }
   auto put = [](float* row, std::int64_t j, Vec w) { kCells ? C::store_along(row, j, w) : store(row + j, w); };
-  const std::int64_t full = valid / kLanes * kLanes;
   std::int64_t j = 0;
   for (; j < full; j += kLanes) {
     const Vec t1 = load(s + j) * scale, e1 = Math::exp(t1 - shift[0]), e2 = Math::exp(second(j, t1) - shift[1]);
