@@ -157,9 +157,31 @@ void link_checkpoint(const fs::path& run, const std::string& name, const fs::pat
   sync_path(run / "checkpoints");
 }
 
+namespace {
+
+void remove_folder(const fs::path& folder) {
+  std::error_code failed;
+  fs::remove_all(folder, failed);
+  if (failed) throw Error(fmt::format("cannot remove the old checkpoint {}: {}", folder.string(), failed.message()));
+}
+
+/// What a crash left of a save: step-N.tmp, step-N.old.
+void remove_remains(const fs::path& checkpoints) {
+  std::vector<fs::path> remains;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(checkpoints, ignored)) {
+    const fs::path ending = entry.path().extension();
+    if ((ending == ".tmp" || ending == ".old") && step_number(entry.path().stem().string()) >= 0) remains.push_back(entry.path());
+  }
+  for (const fs::path& folder : remains) remove_folder(folder);
+}
+
+}  // namespace
+
 void prune_checkpoints(const fs::path& run, std::int64_t keep) {
-  if (keep <= 0) return;
   const fs::path checkpoints = run / "checkpoints";
+  remove_remains(checkpoints);
+  if (keep <= 0) return;
   std::set<std::string> spared;
   for (const char* name : {"latest", "best"}) {
     std::error_code no_link;
@@ -168,10 +190,7 @@ void prune_checkpoints(const fs::path& run, std::int64_t keep) {
   auto folders = step_folders(checkpoints);
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < folders.size(); ++i) {
     const fs::path& folder = folders[i].second;
-    if (spared.contains(folder.filename().string())) continue;
-    std::error_code failed;
-    fs::remove_all(folder, failed);
-    if (failed) throw Error(fmt::format("cannot remove the old checkpoint {}: {}", folder.string(), failed.message()));
+    if (!spared.contains(folder.filename().string())) remove_folder(folder);
   }
 }
 
@@ -185,7 +204,7 @@ fs::path find_step_folder(const fs::path& path) {
   // The link is written after the folder: without it the newest folder is the one to take.
   const auto folders = step_folders(checkpoints);
   if (folders.empty())
-    throw Error(fmt::format("{} holds no checkpoint: neither state.json nor checkpoints/step-N; name a run folder, a step folder or a weight file", path.string()));
+    throw Error(fmt::format("{} holds no checkpoint: name a run folder, a step folder (one with state.json) or a weight file", path.string()));
   return folders.back().second;
 }
 
@@ -219,14 +238,15 @@ TensorFile read_verified(const fs::path& step_folder, const std::string& file) {
   if (!all.is_object() || !all.contains(file) || !all[file].is_object())
     throw Error(fmt::format("{} does not list {}: the checkpoint has no such weights", (step_folder / "state.json").string(), file));
   const Json& sums = all[file];
-  if (!fs::is_regular_file(path)) throw Error(fmt::format("{} is missing: the checkpoint is damaged; use another step folder", path.string()));
+  const auto damaged = [&](const std::string& what) { return Error(fmt::format("{}: {}; use another step folder", path.string(), what)); };
+  if (!fs::is_regular_file(path)) throw damaged("the file is missing, the checkpoint is damaged");
   TensorFile tensors = read_safetensors(path);
   for (const auto& [name, sum] : sums.items())
-    if (!tensors.find(name)) throw Error(fmt::format("{} has no tensor '{}', which state.json lists: the checkpoint is damaged", path.string(), name));
+    if (!tensors.find(name)) throw damaged(fmt::format("tensor '{}', which state.json lists, is missing: the checkpoint is damaged", name));
   for (const auto& [name, tensor] : tensors.tensors) {
-    if (!sums.contains(name)) throw Error(fmt::format("{} has a tensor '{}' that state.json does not list: the checkpoint is damaged", path.string(), name));
+    if (!sums.contains(name)) throw damaged(fmt::format("state.json does not list tensor '{}': the checkpoint is damaged", name));
     if (sums[name] != checksum(tensor))
-      throw Error(fmt::format("{}: tensor '{}' is damaged (checksum {}, expected {}); use another step folder", path.string(), name, checksum(tensor), sums[name].dump()));
+      throw damaged(fmt::format("tensor '{}' is damaged (checksum {}, expected {})", name, checksum(tensor), sums[name].dump()));
   }
   return tensors;
 }

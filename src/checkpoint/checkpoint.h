@@ -32,12 +32,12 @@ struct CheckpointTensors {
   NamedTensors optimizer;
 };
 
-/// Writes RUN/checkpoints/step-N/{model,ema_<profile>,optimizer}.safetensors and state.json (with a CRC-32 per tensor) under step-N.tmp, syncs, renames, and
-/// points RUN/checkpoints/latest at it. Throws Error (no space, not writable) and leaves nothing half-written. @return the step folder
+/// Writes RUN/checkpoints/step-N/{model,ema_<profile>,optimizer}.safetensors and state.json (with a CRC-32 per tensor) under step-N.tmp, syncs,
+/// renames, and points RUN/checkpoints/latest at it. Throws Error (no space, not writable) and leaves nothing half-written. @return the step folder
 std::filesystem::path save_checkpoint(const std::filesystem::path& run, const CheckpointState& state, const CheckpointTensors& tensors);
 /// Points RUN/checkpoints/<name> at a step folder (a relative symbolic link, replaced atomically).
 void link_checkpoint(const std::filesystem::path& run, const std::string& name, const std::filesystem::path& step_folder);
-/// Removes the oldest step folders beyond `keep`, sparing what latest and best point at.
+/// Removes the oldest step folders beyond `keep` (0: keeps all) but those that latest and best point at, and what a crash left of a save.
 void prune_checkpoints(const std::filesystem::path& run, std::int64_t keep);
 
 /// The name of an EMA profile: its rate, "0.9999". Its file is ema_<profile>.safetensors.
@@ -65,8 +65,8 @@ struct LoadedModel {
   std::filesystem::path file;
 };
 
-/// Loads weights from a run folder, a step folder, a .safetensors file, an official .pth or an official checkpoint folder (nnet.pth, nnet_ema.pth): wherever a
-/// CHECKPOINT is asked for.
+/// Loads weights from a run folder, a step folder, a .safetensors file, an official .pth or an official checkpoint folder (nnet.pth, nnet_ema.pth):
+/// wherever a CHECKPOINT is asked for.
 /// @param ema     EMA weights (the first profile) of a checkpoint; false: the raw ones
 /// @param config  needed for a bare weight file, which does not say its heads or its diffusion; for a run it must be empty
 /// Throws Error naming the file, and for a shape that does not fit the parameter and both shapes.

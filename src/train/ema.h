@@ -5,7 +5,8 @@
 
 namespace uvit {
 
-/// Exponential moving average of parameters: starts as a copy; after each optimizer step e = rate e + (1 - rate) p, multiplied first, then added (official order).
+/// Exponential moving average of parameters: starts as a copy; after each optimizer step e = rate e + (1 - rate) p, multiplied first, then added
+/// (the official order).
 class Ema {
  public:
   Ema(double rate, const NamedTensors& parameters);

@@ -27,7 +27,8 @@ class WeightsInPlace {
 /// Images of the test split with one fixed t and noise each, drawn from (seed, evaluation, position): two losses differ by the weights alone.
 class HeldOut {
  public:
-  /// Reads config.train.eval_images images, spread evenly over the split, into memory. Throws Error for an image that cannot be read, unless data.on_error = "skip".
+  /// Reads config.train.eval_images images, spread evenly over the split, into memory.
+  /// Throws Error for an image that cannot be read, unless data.on_error = "skip".
   explicit HeldOut(const Config& config);
   /// Mean L_simple over the images, in micro-batches; no label is dropped.
   double loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation) const;

@@ -23,7 +23,8 @@ inline void copy_named(const NamedTensors& saved, const std::string& name, at::T
   for (const auto& [saved_name, tensor] : saved) {
     if (saved_name != name) continue;
     if (tensor.sizes() != target.sizes())
-      throw Error(fmt::format("'{}' has shape {} in the checkpoint and {} here", name, format_shape(tensor.sizes().vec()), format_shape(target.sizes().vec())));
+      throw Error(fmt::format("'{}' has shape {} in the checkpoint and {} here", name, format_shape(tensor.sizes().vec()),
+                              format_shape(target.sizes().vec())));
     target.copy_(tensor);
     return;
   }

@@ -3,7 +3,8 @@
 
 namespace uvit {
 
-/// Dynamic loss scaling for float16 gradients (Micikevicius et al., arXiv:1710.03740): the loss is multiplied by a power of two and gradients are divided by it.
+/// Dynamic loss scaling for float16 gradients (Micikevicius et al., arXiv:1710.03740): the loss is multiplied by a power of two and gradients are
+/// divided by it.
 /// A step whose gradients overflow is left out and the scale halved; after 2000 good steps it is doubled. Off, the scale is 1 and nothing happens.
 class LossScale {
  public:

@@ -9,8 +9,9 @@
 
 namespace uvit {
 
-std::filesystem::path write_preview(UViT& model, const Config& config, const std::filesystem::path& run, std::int64_t step, const std::string& profile,
-                                    EventFile& events) {
+namespace fs = std::filesystem;
+
+fs::path write_preview(UViT& model, const Config& config, const fs::path& run, std::int64_t step, const std::string& profile, EventFile& events) {
   const auto [rows, columns] = config.sample.grid;
   GenerateRequest request;
   for (std::int64_t i = 0; i < rows * columns; ++i) {
@@ -20,11 +21,12 @@ std::filesystem::path write_preview(UViT& model, const Config& config, const std
   std::vector<Image> images(request.seeds.size());
   generate(model, config, request, [&](std::size_t index, const at::Tensor& sample) {
     const at::Tensor values = sample.to(torch::kCPU, torch::kFloat32).contiguous();
-    images[index] = {values.size(0), values.size(1), values.size(2), quantise({values.const_data_ptr<float>(), static_cast<std::size_t>(values.numel())})};
+    const std::span<const float> pixels(values.const_data_ptr<float>(), static_cast<std::size_t>(values.numel()));
+    images[index] = {values.size(0), values.size(1), values.size(2), quantise(pixels)};
   });
   const Image grid = make_grid(images, columns);
   const std::vector<std::byte> png = encode_png(grid);
-  const std::filesystem::path path = run / "samples" / fmt::format("step-{}.png", step);
+  const fs::path path = run / "samples" / fmt::format("step-{}.png", step);
   write_file(path, std::span<const std::byte>(png));
   events.add_image("samples/" + profile, step, png, static_cast<int>(grid.height), static_cast<int>(grid.width), static_cast<int>(grid.channels));
   return path;

@@ -7,10 +7,10 @@
 
 namespace uvit {
 
-/// Samples config.sample.grid images (seeds from sample.seed on; classes in order for a conditional model) into RUN/samples/step-N.png and the event file
-/// under samples/<profile>. The caller has put the weights of `profile` into the model.
+/// Samples config.sample.grid images (seeds from sample.seed on; classes in order for a conditional model) into RUN/samples/step-N.png and the event
+/// file under samples/<profile>. The caller has put the weights of `profile` into the model.
 /// @return the file
-std::filesystem::path write_preview(UViT& model, const Config& config, const std::filesystem::path& run, std::int64_t step, const std::string& profile,
-                                    EventFile& events);
+std::filesystem::path write_preview(UViT& model, const Config& config, const std::filesystem::path& run, std::int64_t step,
+                                    const std::string& profile, EventFile& events);
 
 }  // namespace uvit

@@ -31,8 +31,8 @@ void prepare_run_folder(const fs::path& run, bool resume) {
 void write_run_config(const fs::path& run, const Config& config, std::int64_t threads) {
   const std::time_t now = std::time(nullptr);
   const std::string header = fmt::format(
-      "# The resolved configuration of this run.\n# uvit {} ({}), LibTorch {}\n# device {}, {} threads, {}\n# {:%Y-%m-%d %H:%M:%S} UTC\n\n", version(), git_commit(),
-      TORCH_VERSION, config.train.device, threads, cpu_description(), fmt::gmtime(now));
+      "# The resolved configuration of this run.\n# uvit {} ({}), LibTorch {}\n# device {}, {} threads, {}\n# {:%Y-%m-%d %H:%M:%S} UTC\n\n",
+      version(), git_commit(), TORCH_VERSION, config.train.device, threads, cpu_description(), fmt::gmtime(now));
   write_file(run / "config.toml", header + to_toml(config));
 }
 

@@ -6,8 +6,8 @@
 
 namespace uvit {
 
-/// Makes RUN, or checks the one there is. Throws Error when it has checkpoints and this is no resume, when there is none to resume from, or when it cannot be
-/// written.
+/// Makes RUN, or checks the one there is. Throws Error when it has checkpoints and this is no resume, when there is none to resume from, or when it
+/// cannot be written.
 void prepare_run_folder(const std::filesystem::path& run, bool resume);
 
 /// Writes RUN/config.toml: every key, with the command's surroundings (versions, commit, device, CPU, threads, date) as a header comment.

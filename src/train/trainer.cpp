@@ -46,7 +46,7 @@ void check_trainable(const Config& config) {
   validate(config);
   if (config.model.context_dim > 0) throw Error("model.context_dim > 0: no dataset of the table gives context tokens to train with; set it to 0");
   if (config.train.sample_every > 0 && config.sample.guidance_scale != 1.0 && (config.data.num_classes == 0 || config.diffusion.label_dropout == 0))
-    throw Error("sample.guidance_scale is not 1, but the model is trained without label dropout: set diffusion.label_dropout, or sample.guidance_scale = 1");
+    throw Error("sample.guidance_scale is not 1, but training is without label dropout: set diffusion.label_dropout, or sample.guidance_scale = 1");
 }
 
 bool is_due(std::int64_t every, std::int64_t step) { return every > 0 && step % every == 0; }
@@ -119,7 +119,7 @@ Trainer::Trainer(const TrainRequest& request)
   metrics_.emplace(run_, step_);
   write_run_config(run_, config_, threads_);
   spdlog::info("{} parameters, {} training images, {} on {} threads\n{}", model_.num_parameters(), dataset_->size(), config_.train.device, threads_,
-               describe_plan(model_.options().plan, config_.model.attention_backend));
+               describe_plan(model_.options().plan, config_.model, config_.train.precision, config_.train.device));
 }
 
 TrainResult Trainer::run() {
@@ -259,7 +259,8 @@ void Trainer::resume() {
   auto [state, tensors] = load_checkpoint(checkpoint_);
   check_resumable(state.config, config_);
   if (state.threads != threads_)
-    spdlog::warn("the run had {} threads and now has {}: its numbers may differ in the last bits from a run that was not interrupted", state.threads, threads_);
+    spdlog::warn("the run had {} threads and now has {}: its numbers may differ in the last bits from those of an uninterrupted run", state.threads,
+                 threads_);
   const std::string origin = (checkpoint_ / "model.safetensors").string();
   load_parameters(model_, to_tensor_file(tensors.model), origin);
   optimizer_.load(tensors.optimizer);
@@ -275,7 +276,8 @@ void Trainer::resume() {
 }
 
 void Trainer::stop_not_finite(const std::string& what, std::int64_t step) const {
-  const std::string kept = checkpoint_.empty() ? "no checkpoint was saved before" : fmt::format("the last good checkpoint is {}", checkpoint_.string());
+  const std::string kept =
+      checkpoint_.empty() ? "no checkpoint was saved before" : fmt::format("the last good checkpoint is {}", checkpoint_.string());
   throw Error(fmt::format("{} is not finite in step {}: {}; try a smaller optimizer.lr, or optimizer.clip_grad_norm", what, step, kept));
 }
 

@@ -21,8 +21,8 @@ struct TrainResult {
   bool interrupted = false;        ///< SIGINT or SIGTERM: saved and stopped before the last step
 };
 
-/// Trains to config.train.steps. Writes RUN/config.toml, metrics.jsonl, the event file, grids and checkpoints. A loss that is not finite throws Error naming the
-/// step, with the last good checkpoint kept. Bit-equal to an uninterrupted run when resumed (CPU, equal thread count).
+/// Trains to config.train.steps. Writes RUN/config.toml, metrics.jsonl, the event file, grids and checkpoints. A loss that is not finite throws Error
+/// naming the step, with the last good checkpoint kept. Bit-equal to an uninterrupted run when resumed (CPU, equal thread count).
 TrainResult train(const TrainRequest& request);
 
 /// SIGINT and SIGTERM set a flag that training looks at after each step.

@@ -27,7 +27,7 @@ Config small_config() {
   config.data.num_classes = 3;
   config.diffusion.label_dropout = 0.1;
   config.train.ema_decay = {0.99, 0.9};
-  config.train.seed = 9223372036854775807u;
+  config.train.seed = 9007199254740993u;  // no double holds it
   return config;
 }
 
@@ -144,7 +144,9 @@ TEST_CASE("pruning keeps the newest ones, latest and best") {
   std::vector<fs::path> folders;
   for (std::int64_t step : {1, 2, 3, 10, 20}) folders.push_back(Saved(run.path(), step).folder);
   link_checkpoint(run.path(), "best", folders[1]);
+  fs::create_directories(run.path() / "checkpoints/step-4.tmp");  // what a crash left
   prune_checkpoints(run.path(), 0);
+  CHECK_FALSE(fs::exists(run.path() / "checkpoints/step-4.tmp"));
   for (const fs::path& folder : folders) CHECK(fs::exists(folder));
   prune_checkpoints(run.path(), 2);
   std::vector<bool> kept;

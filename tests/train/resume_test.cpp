@@ -158,7 +158,7 @@ TEST_CASE("a run folder is never overwritten, and resumed with its own settings 
   CHECK(message.find("0.25") != std::string::npos);
   refused("train.seed", [](Config& c) { c.train.seed = 12; });
   refused("train.batch_size", [](Config& c) { c.train.batch_size = 5; });
-  refused("diffusion.prediction", [](Config& c) { c.diffusion.prediction = "v"; });
+  refused("diffusion.prediction", [](Config& c) { c.diffusion.prediction = "x0"; });
   refused("data.flip", [](Config& c) { c.data.flip = false; });
   refused("train.ema_decay", [](Config& c) { c.train.ema_decay = {0.9}; });
   CHECK(read_file(run / "run/config.toml").find("lr = 0.001") != std::string::npos);

@@ -18,7 +18,9 @@ inline void write_idx_split(const std::filesystem::path& folder, const std::stri
     return std::string{static_cast<char>(value >> 24), static_cast<char>(value >> 16), static_cast<char>(value >> 8), static_cast<char>(value)};
   };
   const auto number = [&](int value) { return big_endian(static_cast<std::uint32_t>(value)); };
-  std::string images = big_endian(0x803) + number(count) + number(side) + number(side), labels = big_endian(0x801) + number(count);
+  std::string images = big_endian(0x803), labels = big_endian(0x801);
+  for (int length : {count, side, side}) images += number(length);
+  labels += number(count);
   for (int i = 0; i < count; ++i) {
     labels += static_cast<char>(i % classes);
     for (int y = 0; y < side; ++y)
