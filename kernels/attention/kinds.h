@@ -19,11 +19,14 @@ enum class Kind : std::int32_t {
 inline constexpr int kKindCount = 10;
 
 constexpr const char* kind_name(Kind kind) {
-  constexpr const char* names[kKindCount] = {"softmax", "cog", "sda", "sda_weighted", "dipole", "diff", "centered", "softpick", "softmax1", "sigmoid"};
+  constexpr const char* names[kKindCount] = {"softmax", "cog",      "sda",      "sda_weighted", "dipole",
+                                             "diff",    "centered", "softpick", "softmax1",     "sigmoid"};
   return names[static_cast<int>(kind)];
 }
 
-constexpr bool has_two_normalisers(Kind kind) { return kind == Kind::sda || kind == Kind::sda_weighted || kind == Kind::dipole || kind == Kind::diff; }
+constexpr bool has_two_normalisers(Kind kind) {
+  return kind == Kind::sda || kind == Kind::sda_weighted || kind == Kind::dipole || kind == Kind::diff;
+}
 constexpr bool has_second_value(Kind kind) { return kind == Kind::dipole; }
 constexpr bool has_second_scores(Kind kind) { return kind == Kind::diff; }
 constexpr bool has_w_plus(Kind kind) { return kind == Kind::sda_weighted || kind == Kind::dipole; }

@@ -28,9 +28,9 @@ struct AttentionParams {
   std::int64_t B = 0, H = 0, L = 0, Lk = 0;  ///< batch, heads, queries, keys
   std::int64_t D = 0, Dv = 0;                ///< width of q and k; width of v and o: each a multiple of 8 up to 128
 
-  View q, k, v;    ///< q [B, H, L, D]; k [B, H, Lk, D]; v [B, H, Lk, Dv]
-  View q2, k2;     ///< kind diff
-  View v2;         ///< kind dipole
+  View q, k, v;                    ///< q [B, H, L, D]; k [B, H, Lk, D]; v [B, H, Lk, Dv]
+  View q2, k2;                     ///< kind diff
+  View v2;                         ///< kind dipole
   const float* w_plus = nullptr;   ///< [H], kinds sda_weighted and dipole
   const float* w_minus = nullptr;  ///< [H], kinds sda_weighted, dipole and diff
 
@@ -40,15 +40,15 @@ struct AttentionParams {
   /// Written by forward when not null; needed by backward.
   float* stats = nullptr;
 
-  /// [2, B, H, L, Dv], of attention_parts_floats(params) floats: softmax(t1) v and softmax(t2) v' apart, for kinds with two normalisers and long rows.
-  /// Written by forward and read by backward when not null; where it is null backward makes one sweep over the keys more.
+  /// [2, B, H, L, Dv], of attention_parts_floats(params) floats: softmax(t1) v and softmax(t2) v' apart, for kinds with two normalisers and long
+  /// rows. Written by forward and read by backward when not null; where it is null backward makes one sweep over the keys more.
   float* parts = nullptr;
 
-  View dout;                      ///< [B, H, L, Dv]
-  MutableView dq, dk, dv;         ///< as q, k, v
-  MutableView dq2, dk2, dv2;      ///< as q2, k2, v2
-  float* dw_plus = nullptr;       ///< [H]
-  float* dw_minus = nullptr;      ///< [H]
+  View dout;                  ///< [B, H, L, Dv]
+  MutableView dq, dk, dv;     ///< as q, k, v
+  MutableView dq2, dk2, dv2;  ///< as q2, k2, v2
+  float* dw_plus = nullptr;   ///< [H]
+  float* dw_minus = nullptr;  ///< [H]
 };
 
 }  // namespace uvit::kernels

@@ -12,9 +12,9 @@ struct Reference {
   bool causal = false;
   double scale = 1;
   std::int64_t B = 0, H = 0, L = 0, Lk = 0, D = 0, Dv = 0;
-  Values q, k, v, q2, k2, v2, w_plus, w_minus;  ///< inputs; the last five only where the kind has them
-  Values dout;                                  ///< input of backward
-  Values o;                                     ///< result of forward
+  Values q, k, v, q2, k2, v2, w_plus, w_minus;          ///< inputs; the last five only where the kind has them
+  Values dout;                                          ///< input of backward
+  Values o;                                             ///< result of forward
   Values dq, dk, dv, dq2, dk2, dv2, dw_plus, dw_minus;  ///< results of backward
 
   void forward();

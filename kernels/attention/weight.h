@@ -19,7 +19,9 @@ struct SoftmaxWeight {
   static constexpr bool kTakesSum = false;     ///< backward gets 1/Z' and e^-hi as `lo` and `unit`, Z' = Z e^-hi
   /// What the row maximum is taken of.
   template <class O>
-  static UVIT_WEIGHT_FN typename O::V key(typename O::V t) { return t; }
+  static UVIT_WEIGHT_FN typename O::V key(typename O::V t) {
+    return t;
+  }
   /// w <- f(t) e^-shift; returns g(t) e^-shift. unit = e^-shift; kinds without a shift get the constant of the row as `shift`.
   template <class O>
   static UVIT_WEIGHT_FN typename O::V forward(typename O::V t, typename O::V shift, typename O::V, typename O::V& w) {
@@ -49,7 +51,9 @@ struct CenteredWeight : SoftmaxWeight {
 
 struct CogWeight : SoftmaxWeight {
   template <class O>
-  static UVIT_WEIGHT_FN typename O::V key(typename O::V t) { return O::abs(t); }
+  static UVIT_WEIGHT_FN typename O::V key(typename O::V t) {
+    return O::abs(t);
+  }
   template <class O>
   static UVIT_WEIGHT_FN typename O::V forward(typename O::V t, typename O::V shift, typename O::V, typename O::V& w) {
     const typename O::V e = O::exp(O::abs(t) - shift);
@@ -98,8 +102,8 @@ struct SigmoidWeight : SoftmaxWeight {
   }
   static UVIT_WEIGHT_FN float constant(float) { return 1; }
   template <class O>
-  static UVIT_WEIGHT_FN void backward(typename O::V t, typename O::V hi, typename O::V, typename O::V, typename O::V, typename O::V dp, typename O::V& w,
-                                      typename O::V& ds) {
+  static UVIT_WEIGHT_FN void backward(typename O::V t, typename O::V hi, typename O::V, typename O::V, typename O::V, typename O::V dp,
+                                      typename O::V& w, typename O::V& ds) {
     w = O::splat(1) / (O::splat(1) + O::exp(hi - t));
     ds = w * (O::splat(1) - w) * dp;
   }

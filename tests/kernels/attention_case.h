@@ -32,7 +32,12 @@ inline std::vector<std::pair<std::string, std::vector<double>*>> results_of(Refe
 class PackedTensor {
  public:
   PackedTensor(Dtype dtype, std::int64_t B, std::int64_t H, std::int64_t length, std::int64_t width)
-      : dtype_(dtype), B_(B), H_(H), length_(length), width_(width), bytes_(static_cast<std::size_t>((B * length * 2 * H * width + 1) * size()), 0x7f) {}
+      : dtype_(dtype),
+        B_(B),
+        H_(H),
+        length_(length),
+        width_(width),
+        bytes_(static_cast<std::size_t>((B * length * 2 * H * width + 1) * size()), 0x7f) {}
 
   void fill(const std::vector<double>& values) {
     each([&](std::int64_t contiguous, char* at) { put(at, static_cast<float>(values[static_cast<std::size_t>(contiguous)])); });
@@ -68,7 +73,8 @@ class PackedTensor {
       for (std::int64_t h = 0; h < H_; ++h)
         for (std::int64_t l = 0; l < length_; ++l)
           for (std::int64_t d = 0; d < width_; ++d)
-            f(((b * H_ + h) * length_ + l) * width_ + d, static_cast<char*>(v.data) + size() * (b * v.stride_b + h * v.stride_h + l * v.stride_l + d));
+            f(((b * H_ + h) * length_ + l) * width_ + d,
+              static_cast<char*>(v.data) + size() * (b * v.stride_b + h * v.stride_h + l * v.stride_l + d));
   }
   Dtype dtype_;
   std::int64_t B_, H_, length_, width_;
@@ -81,7 +87,8 @@ struct FusedRun {
   std::vector<std::vector<char>> bytes;
   std::vector<float> stats;
 
-  FusedRun(const Reference& problem, Dtype dtype, const kernels::ParallelFor& parallel_for = kernels::serial_for, bool with_parts = true) : result(problem) {
+  FusedRun(const Reference& problem, Dtype dtype, const kernels::ParallelFor& parallel_for = kernels::serial_for, bool with_parts = true)
+      : result(problem) {
     Reference& r = result;
     auto tensor = [&](std::int64_t length, std::int64_t width, const std::vector<double>* values) {
       PackedTensor t(dtype, r.B, r.H, length, width);
@@ -136,7 +143,8 @@ inline bool well_conditioned(const Reference& r, std::int64_t row) {
   double first = 0;  // a causal row may see one key alone
   for (std::int64_t j = 0; j < r.Lk; ++j) {
     const std::int64_t key = row / r.L * r.Lk + j;
-    const double s = dot_product(r.q, row, r.k, key, r.D), size = std::sqrt(dot_product(r.q, row, r.q, row, r.D) * dot_product(r.k, key, r.k, key, r.D));
+    const double s = dot_product(r.q, row, r.k, key, r.D),
+                 size = std::sqrt(dot_product(r.q, row, r.q, row, r.D) * dot_product(r.k, key, r.k, key, r.D));
     if (r.kind == Kind::cog && std::abs(s) < 64 * 1.2e-7 * size) return false;
     if (j == 0) first = std::abs(std::exp(r.scale * s) - 1);
   }
@@ -144,7 +152,8 @@ inline bool well_conditioned(const Reference& r, std::int64_t row) {
 }
 
 /// Normal inputs that the dtype holds exactly. Queries are drawn again until no score of theirs is so near 0 that float32 may see its other sign
-/// (|s| < 64 eps |q||k| scale): cog jumps there. Softpick's sensitivity is the inverse of sum |e^s - 1|, so rows where that is small are drawn again too.
+/// (|s| < 64 eps |q||k| scale): cog jumps there. Softpick's sensitivity is the inverse of sum |e^s - 1|, so rows where that is small are drawn again
+/// too.
 inline Reference random_problem(Kind kind, Sizes s, bool causal, Dtype dtype, unsigned seed) {
   std::mt19937 generator(seed);
   std::normal_distribution<float> normal;
@@ -174,24 +183,27 @@ inline Reference random_problem(Kind kind, Sizes s, bool causal, Dtype dtype, un
 /// Longest row of a tensor.
 inline double longest_row(const std::vector<double>& x, std::int64_t width) {
   double largest = 0;
-  for (std::int64_t i = 0; i < static_cast<std::int64_t>(x.size()) / width; ++i) largest = std::max(largest, std::sqrt(dot_product(x, i, x, i, width)));
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(x.size()) / width; ++i)
+    largest = std::max(largest, std::sqrt(dot_product(x, i, x, i, width)));
   return largest;
 }
 
-/// error(fused, double) <= 2x error(plain, double), 3x for gradients, plus the roundings that any path has (exp, sum, quotient and product in float32; weight and
-/// result in bfloat16): of a result as large as o, or as the values where the kind subtracts one mean of them from another; and for dq and dk of
-/// delta = rowsum(dout * o), which is what stays where a true gradient is 0.
+/// error(fused, double) <= 2x error(plain, double), 3x for gradients, plus the roundings that any path has (exp, sum, quotient and product in
+/// float32; weight and result in bfloat16): of a result as large as o, or as the values where the kind subtracts one mean of them from another; and
+/// for dq and dk of delta = rowsum(dout * o), which is what stays where a true gradient is 0.
 inline void check_against_plain(const std::string& what, Reference& fused, Reference& exact, Reference& plain, Dtype dtype) {
   const double unit = dtype == Dtype::f32 ? 4 * std::ldexp(1, -24) : 2 * std::ldexp(1, -8);
   const bool subtracts = kernels::has_two_normalisers(exact.kind) || exact.kind == Kind::centered;
-  const double values = std::max(max_abs(exact.v), max_abs(exact.v2)), value_row = std::max(longest_row(exact.v, exact.Dv), longest_row(exact.v2, exact.Dv));
+  const double values = std::max(max_abs(exact.v), max_abs(exact.v2)),
+               value_row = std::max(longest_row(exact.v, exact.Dv), longest_row(exact.v2, exact.Dv));
   const double delta = longest_row(exact.dout, exact.Dv) * (subtracts ? value_row : longest_row(exact.o, exact.Dv));
   const double q = std::max(max_abs(exact.q), max_abs(exact.q2)), k = std::max(max_abs(exact.k), max_abs(exact.k2));
   const auto fused_results = results_of(fused), exact_results = results_of(exact), plain_results = results_of(plain);
   for (std::size_t n = 0; n < exact_results.size(); ++n) {
     const auto& [name, reference] = exact_results[n];
     double plain_error = 0;
-    for (std::size_t i = 0; i < reference->size(); ++i) plain_error = std::max(plain_error, std::abs((*plain_results[n].second)[i] - (*reference)[i]));
+    for (std::size_t i = 0; i < reference->size(); ++i)
+      plain_error = std::max(plain_error, std::abs((*plain_results[n].second)[i] - (*reference)[i]));
     double floor = unit * (name == "o" && subtracts ? values : max_abs(*reference));
     if (name.starts_with("dq") || name.starts_with("dk")) floor += unit * std::abs(exact.scale) * delta * (name[1] == 'q' ? k : q);
     if (name.starts_with("dv") && subtracts) floor += unit * max_abs(exact.dout);

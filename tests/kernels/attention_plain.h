@@ -21,8 +21,8 @@ inline float from_bf16(std::uint16_t half) {
   return x;
 }
 
-/// Attention as plain tensor operations compute it: float arithmetic, every tensor of the graph rounded to the dtype. Its error against double is what
-/// the fused kernels' error is measured by (no rounding is hidden, and nothing is blocked).
+/// Attention as plain tensor operations compute it: float arithmetic, every tensor of the graph rounded to the dtype. Its error against double is
+/// what the fused kernels' error is measured by (no rounding is hidden, and nothing is blocked).
 class PlainAttention {
  public:
   PlainAttention(kernels::Reference& problem, kernels::Dtype dtype) : r(problem), dtype_(dtype) {}
@@ -46,7 +46,8 @@ class PlainAttention {
 
   float round(float x) const { return dtype_ == kernels::Dtype::f32 ? x : from_bf16(to_bf16(x)); }
   /// Rounded dot products of one row with the first n rows of a matrix.
-  Floats products(const std::vector<double>& a, std::int64_t a_row, const std::vector<double>& b, std::int64_t b_row, std::int64_t width, std::int64_t n) const {
+  Floats products(const std::vector<double>& a, std::int64_t a_row, const std::vector<double>& b, std::int64_t b_row, std::int64_t width,
+                  std::int64_t n) const {
     Floats out(static_cast<std::size_t>(n));
     for (std::int64_t j = 0; j < n; ++j) {
       float sum = 0;
@@ -118,8 +119,8 @@ class PlainAttention {
         dv[at] = static_cast<float>(dv[at]) + w[j] * static_cast<float>(r.dout[row * r.Dv + d]);
       }
   }
-  void add_scores(const Floats& ds, std::int64_t row, std::int64_t key, const std::vector<double>& q, const std::vector<double>& k, std::vector<double>& dq,
-                  std::vector<double>& dk) const {
+  void add_scores(const Floats& ds, std::int64_t row, std::int64_t key, const std::vector<double>& q, const std::vector<double>& k,
+                  std::vector<double>& dq, std::vector<double>& dk) const {
     for (std::size_t j = 0; j < ds.size(); ++j)
       for (std::int64_t d = 0; d < r.D; ++d) {
         const std::size_t at = (key + j) * r.D + d, to = row * r.D + d;

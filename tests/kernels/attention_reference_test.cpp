@@ -20,8 +20,9 @@ TEST_CASE("reference: gradients are the finite differences of the loss") {
       Reference r = random_problem(static_cast<Kind>(n), {1, 2, 3, 4, 8, 8}, causal, Dtype::f32, 7);
       r.forward();
       r.backward();
-      const std::pair<std::vector<double>*, std::vector<double>*> pairs[] = {{&r.q, &r.dq},   {&r.k, &r.dk},   {&r.v, &r.dv},           {&r.q2, &r.dq2},
-                                                                            {&r.k2, &r.dk2}, {&r.v2, &r.dv2}, {&r.w_plus, &r.dw_plus}, {&r.w_minus, &r.dw_minus}};
+      const std::pair<std::vector<double>*, std::vector<double>*> pairs[] = {
+          {&r.q, &r.dq},   {&r.k, &r.dk},   {&r.v, &r.dv},           {&r.q2, &r.dq2},
+          {&r.k2, &r.dk2}, {&r.v2, &r.dv2}, {&r.w_plus, &r.dw_plus}, {&r.w_minus, &r.dw_minus}};
       for (const auto& [input, gradient] : pairs) {
         std::vector<double> slopes;
         for (double& x : *input) {

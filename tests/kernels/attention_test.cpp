@@ -11,8 +11,8 @@ constexpr Kind kFirstKind = Kind::softmax;
 Kind kind_at(int i) { return static_cast<Kind>(static_cast<int>(kFirstKind) + i); }
 
 std::string describe(const std::string& isa, const Reference& r, Dtype dtype) {
-  return isa + " " + kind_name(r.kind) + (r.causal ? " causal" : "") + (dtype == Dtype::f32 ? " fp32" : " bf16") + " L" + std::to_string(r.L) + " Lk" +
-         std::to_string(r.Lk) + " D" + std::to_string(r.D) + " Dv" + std::to_string(r.Dv);
+  return isa + " " + kind_name(r.kind) + (r.causal ? " causal" : "") + (dtype == Dtype::f32 ? " fp32" : " bf16") + " L" + std::to_string(r.L) +
+         " Lk" + std::to_string(r.Lk) + " D" + std::to_string(r.D) + " Dv" + std::to_string(r.Dv);
 }
 
 /// Every instruction set against double, by the error of the plain path.
@@ -139,7 +139,8 @@ TEST_CASE("fused attention: a row that sees no key is zero and its statistics ar
 TEST_CASE("fused attention: a NaN in a query reaches its output row and no other") {
   for (int kind = 0; kind < kKindCount; ++kind)
     with_each_isa([&](const std::string& isa) {
-      Reference problem = random_problem(kind == static_cast<int>(Kind::cog) ? Kind::softmax : kind_at(kind), {1, 1, 9, 20, 16, 16}, false, Dtype::f32, 1);
+      Reference problem =
+          random_problem(kind == static_cast<int>(Kind::cog) ? Kind::softmax : kind_at(kind), {1, 1, 9, 20, 16, 16}, false, Dtype::f32, 1);
       problem.kind = kind_at(kind);
       problem.q[3 * 16 + 5] = std::nan("");
       const FusedRun run(problem, Dtype::f32);
@@ -156,7 +157,8 @@ TEST_CASE("fused attention: the same bits for any number of threads") {
         with_each_isa([&](const std::string& isa) {
           INFO(describe(isa, problem, dtype));
           const FusedRun one(problem, dtype);
-          for (const auto& [threads, grain] : {std::pair(2, 1), std::pair(3, 2)}) CHECK(FusedRun(problem, dtype, threaded(threads, grain)).bytes == one.bytes);
+          for (const auto& [threads, grain] : {std::pair(2, 1), std::pair(3, 2)})
+            CHECK(FusedRun(problem, dtype, threaded(threads, grain)).bytes == one.bytes);
         });
       }
 }

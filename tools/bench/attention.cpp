@@ -1,5 +1,5 @@
-// Fused attention against LibTorch, in one process: checks, warms up, then times the contestants in turn, round by round, so that a change of clock or of
-// load meets all of them alike. Ratios are medians of the rounds' ratios. One thread: process CPU time; more: wall time.
+// Fused attention against LibTorch, in one process: checks, warms up, then times the contestants in turn, round by round, so that a change of clock
+// or of load meets all of them alike. Ratios are medians of the rounds' ratios. One thread: process CPU time; more: wall time.
 #include <torch/torch.h>
 
 #include <ATen/Parallel.h>
@@ -126,7 +126,8 @@ double error_share(Problem& problem, bool cog) {
   const auto [exact, exact_grad] = grads(at::kDouble);
   const auto [rough, rough_grad] = grads(problem.packed.scalar_type());
   auto error = [](const Tensor& a, const Tensor& b) { return (a.to(at::kDouble) - b).abs().max().item<double>(); };
-  const double forward = error(problem.out, exact) / (2 * error(rough, exact)), backward = error(problem.dpacked, exact_grad) / (3 * error(rough_grad, exact_grad));
+  const double forward = error(problem.out, exact) / (2 * error(rough, exact)),
+               backward = error(problem.dpacked, exact_grad) / (3 * error(rough_grad, exact_grad));
   return std::max(forward, backward);
 }
 
@@ -155,13 +156,32 @@ std::vector<Contestant> libtorch(const Problem& problem) {
     };
   };
   auto math = [](const Tensor& a, const Tensor& b, const Tensor& c) { return std::get<0>(at::_scaled_dot_product_attention_math(a, b, c)); };
-  auto eager = [](bool cog) {
-    return [cog](const Tensor& a, const Tensor& b, const Tensor& c) { return weigh(a, b, c, cog); };
-  };
+  auto eager = [](bool cog) { return [cog](const Tensor& a, const Tensor& b, const Tensor& c) { return weigh(a, b, c, cog); }; };
   return {{"SDPA flash", flash, flash_both, {}, {}},
-          {"SDPA math", [=] { at::NoGradGuard guard; math(q, k, v); }, with_autograd(math), {}, {}},
-          {"plain softmax", [=] { at::NoGradGuard guard; eager(false)(q, k, v); }, with_autograd(eager(false)), {}, {}},
-          {"eager cog", [=] { at::NoGradGuard guard; eager(true)(q, k, v); }, with_autograd(eager(true)), {}, {}}};
+          {"SDPA math",
+           [=] {
+             at::NoGradGuard guard;
+             math(q, k, v);
+           },
+           with_autograd(math),
+           {},
+           {}},
+          {"plain softmax",
+           [=] {
+             at::NoGradGuard guard;
+             eager(false)(q, k, v);
+           },
+           with_autograd(eager(false)),
+           {},
+           {}},
+          {"eager cog",
+           [=] {
+             at::NoGradGuard guard;
+             eager(true)(q, k, v);
+           },
+           with_autograd(eager(true)),
+           {},
+           {}}};
 }
 
 double gemm_peak(at::ScalarType dtype) {
@@ -190,8 +210,8 @@ void report(const std::vector<Contestant>& all, bool both, double flop, double p
     if (const Contestant* c = find(other); c && median(seconds(*c)) < median(seconds(*best))) best = c;
   for (const Contestant& c : all) {
     const double ms = median(seconds(c)) * 1e3, rate = flop / median(seconds(c)) * 1e-9;
-    fmt::print("{:>8} {:<13} {:>9.3f} {:>5.1f} {:>8.0f} {:>6.0f} {:>8} {:>8} {:>8} {:>8}\n", both ? "fwd+bwd" : "fwd", c.name, ms, 100 * spread(seconds(c)), rate,
-               100 * rate / peak, ratio(flash, c), ratio(best, c), ratio(cog, c), ratio(&all[0], c));
+    fmt::print("{:>8} {:<13} {:>9.3f} {:>5.1f} {:>8.0f} {:>6.0f} {:>8} {:>8} {:>8} {:>8}\n", both ? "fwd+bwd" : "fwd", c.name, ms,
+               100 * spread(seconds(c)), rate, 100 * rate / peak, ratio(flash, c), ratio(best, c), ratio(cog, c), ratio(&all[0], c));
   }
 }
 
@@ -214,7 +234,8 @@ void run_shape(Shape s, at::ScalarType dtype, const Options& options, double pea
       if (share > 1 && i == 0) throw std::runtime_error("the fused result is wrong");
     }
   }
-  fmt::print("\n{:>8} {:<13} {:>9} {:>5} {:>8} {:>6} {:>8} {:>8} {:>8} {:>8}\n", "pass", "kind", "ms", "+-%", "GF/s", "% mm", "x flash", "x best", "x eager", "x own");
+  fmt::print("\n{:>8} {:<13} {:>9} {:>5} {:>8} {:>6} {:>8} {:>8} {:>8} {:>8}\n", "pass", "kind", "ms", "+-%", "GF/s", "% mm", "x flash", "x best",
+             "x eager", "x own");
   std::vector<Contestant> all;
   for (Problem& p : problems) all.push_back(fused(p));
   if (options.baselines)
@@ -254,8 +275,8 @@ int main(int argc, char** argv) {
     at::set_num_threads(options.threads);
     at::manual_seed(0);
     if (!options.isa.empty()) set_attention_isa(options.isa);
-    fmt::print("{}, {} thread(s), {}; LibTorch {} {}\n", attention_isa(), options.threads, options.threads == 1 ? "CPU time" : "wall time", TORCH_VERSION,
-               at::get_cpu_capability());
+    fmt::print("{}, {} thread(s), {}; LibTorch {} {}\n", attention_isa(), options.threads, options.threads == 1 ? "CPU time" : "wall time",
+               TORCH_VERSION, at::get_cpu_capability());
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
       if (!options.dtype.empty() && options.dtype != (dtype == at::kFloat ? "fp32" : "bf16")) continue;
       const double peak = gemm_peak(dtype);

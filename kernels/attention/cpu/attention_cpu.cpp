@@ -74,10 +74,10 @@ const KernelTable& kernels() {
 }
 
 struct AlignedDelete {
-  void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
+  void operator()(float* p) const { ::operator delete (p, std::align_val_t{64}); }
 };
 using Floats = std::unique_ptr<float, AlignedDelete>;
-Floats make_floats(std::size_t n) { return Floats(static_cast<float*>(::operator new(n * sizeof(float) + 64, std::align_val_t{64}))); }
+Floats make_floats(std::size_t n) { return Floats(static_cast<float*>(::operator new (n * sizeof(float) + 64, std::align_val_t{64}))); }
 
 /// Scratch of a thread. It stays for the next call (fresh pages cost more than a short attention), as long as it is not large.
 class ThreadScratch {
@@ -183,10 +183,12 @@ void attention_backward(const AttentionParams& params, const ParallelFor& parall
     const Floats all_sums = make_floats(static_cast<std::size_t>(heads) * split_floats);
     parallel_for(plan.items, [&](std::int64_t begin, std::int64_t end) {
       const ThreadScratch scratch(scratch_floats);
-      for (std::int64_t item = begin; item < end; ++item) run_item(item, scratch.data(), all_sums.get() + static_cast<std::size_t>(item) * sums_floats);
+      for (std::int64_t item = begin; item < end; ++item)
+        run_item(item, scratch.data(), all_sums.get() + static_cast<std::size_t>(item) * sums_floats);
     });
     parallel_for(heads, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t head = begin; head < end; ++head) isa.finish(params, plan, head, all_sums.get() + static_cast<std::size_t>(head) * split_floats);
+      for (std::int64_t head = begin; head < end; ++head)
+        isa.finish(params, plan, head, all_sums.get() + static_cast<std::size_t>(head) * split_floats);
     });
   }
   for (int n = 0; n < 2; ++n) {

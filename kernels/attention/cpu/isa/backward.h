@@ -1,12 +1,12 @@
-// Backward of the kinds with one normaliser. Per block of queries and tile of keys: scores and dp = dout v^T again, weights and ds in place of them, then
-// dv += w^T dout, dk += ds^T q, dq += ds k. The key sums belong to one item, so nothing is shared between threads.
+// Backward of the kinds with one normaliser. Per block of queries and tile of keys: scores and dp = dout v^T again, weights and ds in place of them,
+// then dv += w^T dout, dk += ds^T q, dq += ds k. The key sums belong to one item, so nothing is shared between threads.
 #include "kernels/attention/cpu/isa/forward_two.h"
 
 namespace uvit::kernels::UVIT_ISA {
 
 constexpr std::int64_t kBackwardRows = 60, kBackwardWholeRow = 576, kBackwardTile = 512;
-// Kinds with two normalisers need both deltas before the first gradient: a whole row in memory saves a sweep, so beyond this many keys their blocks are
-// low and wide.
+// Kinds with two normalisers need both deltas before the first gradient: a whole row in memory saves a sweep, so beyond this many keys their blocks
+// are low and wide.
 constexpr std::int64_t kBackwardTwoRows = 36, kBackwardTwoLowBlocks = 512;
 
 /// The output, as backward reads it.
@@ -75,7 +75,8 @@ struct BackwardBuffers {
   }
   /// to [rows, d_row] (+)= weights keys, weights with cells along the rows.
   void add_to_queries(const float* weights, std::int64_t rows, std::int64_t k0, std::int64_t tile, const float* keys, float* to) const {
-    multiply_rows<C>(rows, d_row / kLanes, (tile + C::kPair - 1) / C::kPair, weights, ds_row(), 1, keys + k0 / C::kPair * d_row, d_row, to, d_row, k0 > 0);
+    multiply_rows<C>(rows, d_row / kLanes, (tile + C::kPair - 1) / C::kPair, weights, ds_row(), 1, keys + k0 / C::kPair * d_row, d_row, to, d_row,
+                     k0 > 0);
   }
 };
 
@@ -111,8 +112,8 @@ static void differentiate_rows(float* s, float* dp, std::int64_t s_row, float* d
   }
 }
 
-/// delta[i] = rowsum(dout * o) of rows begin + i, summed in the order in which the micro-kernel sums dp: where one key has all the weight, o is its value and
-/// dp - delta is exactly 0, whatever the size of the scores' gradients.
+/// delta[i] = rowsum(dout * o) of rows begin + i, summed in the order in which the micro-kernel sums dp: where one key has all the weight, o is its
+/// value and dp - delta is exactly 0, whatever the size of the scores' gradients.
 template <class C>
 static void row_deltas(const Matrix& dout, const Matrix& o, std::int64_t begin, std::int64_t rows, float* delta) {
   const std::int64_t cells = dout.width / C::kPair;

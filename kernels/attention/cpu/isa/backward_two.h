@@ -32,8 +32,8 @@ struct TwoRow {
   std::int64_t valid;
 };
 
-/// The rows' places in the buffers of one tile. In: s = scores, t = second scores, dp, dp2. Out: weights over s (one value), s and dp2 (two values) or
-/// dp (two scores); ds over dp, or over s and t (two scores).
+/// The rows' places in the buffers of one tile. In: s = scores, t = second scores, dp, dp2. Out: weights over s (one value), s and dp2 (two values)
+/// or dp (two scores); ds over dp, or over s and t (two scores).
 struct TwoTile {
   float *s, *t, *dp, *dp2;
   std::int64_t s_row;
@@ -63,8 +63,8 @@ static void add_deltas(const TwoTile& m, Vec scale, const TwoRow& row, float* de
 }
 
 template <class C, Two kTwo>
-static void differentiate_rows_two(const TwoTile& m, float* ds, float* ds2, std::int64_t columns, Vec scale, const TwoFactors& factor, const TwoRow* row,
-                                   const float* delta1, const float* delta2) {
+static void differentiate_rows_two(const TwoTile& m, float* ds, float* ds2, std::int64_t columns, Vec scale, const TwoFactors& factor,
+                                   const TwoRow* row, const float* delta1, const float* delta2) {
   const Vec a = splat(factor.a), b = splat(factor.b);
   for (std::int64_t j = 0; j < columns; j += kLanes) {
     Vec w[C::kPair], w2[C::kPair], d[C::kPair], d2[C::kPair];
@@ -164,8 +164,8 @@ struct BackwardTwo {
     for (std::int64_t i = 0; i < rows; i += C::kPair) {
       TwoRow row_of[C::kPair];
       for (int r = 0; r < C::kPair; ++r) row_of[r] = row(i + r, k0, tile);
-      differentiate_rows_two<C, kTwo>(tile_of(i), m.ds + i * m.ds_row(), m.ds2 ? m.ds2 + i * m.ds_row() : nullptr, vecs * kLanes, splat(p.scale), factor,
-                                      row_of, delta1 + i, delta2 + i);
+      differentiate_rows_two<C, kTwo>(tile_of(i), m.ds + i * m.ds_row(), m.ds2 ? m.ds2 + i * m.ds_row() : nullptr, vecs * kLanes, splat(p.scale),
+                                      factor, row_of, delta1 + i, delta2 + i);
     }
     constexpr bool kScores = kTwo == Two::two_scores;
     m.add_to_keys(kScores ? m.dp : m.s, rows, tile, m.dout_lines, m.v_row, sums.dv + k0 * m.v_row);
@@ -178,7 +178,8 @@ struct BackwardTwo {
 };
 
 template <class C, Two kTwo>
-static void backward_two_piece(const AttentionParams& p, const Plan& plan, std::int64_t item, float* scratch, float* sum_floats, double* weight_sums) {
+static void backward_two_piece(const AttentionParams& p, const Plan& plan, std::int64_t item, float* scratch, float* sum_floats,
+                               double* weight_sums) {
   const Piece piece(p, plan, item);
   Arena arena{scratch};
   const BackwardTwoBuffers<C, kTwo> m(p, plan, arena);

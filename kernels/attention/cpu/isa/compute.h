@@ -104,8 +104,8 @@ struct PairCells {
   }
   static UVIT_WEIGHT_FN void store_across(float* row, std::int64_t j, const Vec* w) {
     const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)w[1], (__m512)w[0]);
-    const __m512i index = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1,
-                                           16, 0);
+    const __m512i index =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     store(row + j, (Vec)_mm512_permutexvar_epi16(index, both));
   }
 };

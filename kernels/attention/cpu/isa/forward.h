@@ -105,7 +105,8 @@ static void forward_piece(const AttentionParams& p, const Plan& plan, std::int64
         if (W::kHasShift && k0 > 0 && rescale != 1)
           for (std::int64_t d = 0; d < m.v_row; d += kLanes) store(m.o + i * m.v_row + d, load(m.o + i * m.v_row + d) * splat(rescale));
       }
-      multiply_rows<C>(rows, m.v_row / kLanes, (tile + C::kPair - 1) / C::kPair, m.s, m.s_row, 1, m.v + k0 / C::kPair * m.v_row, m.v_row, m.o, m.v_row, k0 > 0);
+      multiply_rows<C>(rows, m.v_row / kLanes, (tile + C::kPair - 1) / C::kPair, m.s, m.s_row, 1, m.v + k0 / C::kPair * m.v_row, m.v_row, m.o,
+                       m.v_row, k0 > 0);
     }
     for (std::int64_t i = 0; i < rows; ++i) {
       const std::int64_t visible = visible_keys(p, i0 + i);

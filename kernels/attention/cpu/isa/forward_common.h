@@ -59,8 +59,8 @@ static Plan make_plan(const AttentionParams& p, std::int64_t max_rows, std::int6
   return plan;
 }
 
-/// Fetches the next item's operands into the second-level cache while this one computes: short heads of a packed projection are rows far apart, which no
-/// hardware prefetcher follows. One row of each operand is fetched per row computed.
+/// Fetches the next item's operands into the second-level cache while this one computes: short heads of a packed projection are rows far apart, which
+/// no hardware prefetcher follows. One row of each operand is fetched per row computed.
 template <Dtype kType>
 class Prefetcher {
  public:

@@ -109,7 +109,8 @@ static void forward_two_piece(const AttentionParams& p, const Plan& plan, std::i
   if (kTwo == Two::two_scores) next.add(p.k2, p.Lk, p.D), next.add(p.q2, p.L, p.D);
   const Vec scale = splat(p.scale);
   auto add_values = [&](const float* s, const float* values, float* out, std::int64_t rows, std::int64_t k0, std::int64_t tile) {
-    multiply_rows<C>(rows, m.v_row / kLanes, (tile + C::kPair - 1) / C::kPair, s, m.s_row, 1, values + k0 / C::kPair * m.v_row, m.v_row, out, m.v_row, k0 > 0);
+    multiply_rows<C>(rows, m.v_row / kLanes, (tile + C::kPair - 1) / C::kPair, s, m.s_row, 1, values + k0 / C::kPair * m.v_row, m.v_row, out, m.v_row,
+                     k0 > 0);
   };
   auto rescale_row = [&](float* line, float factor_of_old) {
     for (std::int64_t d = 0; d < m.v_row; d += kLanes) store(line + d, load(line + d) * splat(factor_of_old));

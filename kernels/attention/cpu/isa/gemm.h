@@ -77,8 +77,8 @@ static const MicroKernel* micro_kernels(std::int64_t vecs) {
 
 /// One block of columns (vecs <= kBlockVecs) of c (+)= a b, all rows.
 template <class C>
-static void multiply_block(std::int64_t rows, std::int64_t vecs, std::int64_t depth, const float* a, std::int64_t a_row, std::int64_t a_k, const float* b,
-                           std::int64_t b_row, float* c, std::int64_t c_row, bool add) {
+static void multiply_block(std::int64_t rows, std::int64_t vecs, std::int64_t depth, const float* a, std::int64_t a_row, std::int64_t a_k,
+                           const float* b, std::int64_t b_row, float* c, std::int64_t c_row, bool add) {
   const MicroKernel* kernels = micro_kernels<C>(vecs);
   const std::int64_t step = kRows[vecs];
   for (std::int64_t i = 0; i < rows; i += step) {
@@ -92,13 +92,14 @@ template <class C>
 static void multiply_panels(std::int64_t rows, std::int64_t vecs, std::int64_t depth, const float* a, std::int64_t a_row, const float* b, float* c,
                             std::int64_t c_row) {
   for (std::int64_t v = 0; v < vecs; v += kBlockVecs)
-    multiply_block<C>(rows, vecs - v < kBlockVecs ? vecs - v : kBlockVecs, depth, a, a_row, 1, b + v * kLanes * depth, kBlockColumns, c + v * kLanes, c_row, false);
+    multiply_block<C>(rows, vecs - v < kBlockVecs ? vecs - v : kBlockVecs, depth, a, a_row, 1, b + v * kLanes * depth, kBlockColumns, c + v * kLanes,
+                      c_row, false);
 }
 
 /// c [rows, vecs * kLanes] (+)= a b where b has rows of b_row cells; the sum is taken in slices.
 template <class C>
-static void multiply_rows(std::int64_t rows, std::int64_t vecs, std::int64_t depth, const float* a, std::int64_t a_row, std::int64_t a_k, const float* b,
-                          std::int64_t b_row, float* c, std::int64_t c_row, bool add) {
+static void multiply_rows(std::int64_t rows, std::int64_t vecs, std::int64_t depth, const float* a, std::int64_t a_row, std::int64_t a_k,
+                          const float* b, std::int64_t b_row, float* c, std::int64_t c_row, bool add) {
   for (std::int64_t v = 0; v < vecs; v += kBlockVecs)
     for (std::int64_t k = 0; k < depth || (k == 0 && !add); k += kSlice)
       multiply_block<C>(rows, vecs - v < kBlockVecs ? vecs - v : kBlockVecs, depth - k < kSlice ? depth - k : kSlice, a + k * a_k, a_row, a_k,

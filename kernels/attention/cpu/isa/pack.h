@@ -89,8 +89,8 @@ UVIT_INLINE void transpose_block(Vec* rows) {
 }
 #endif
 
-/// Operand b of a sum over the width: panels of kBlockColumns rows of m, each panel width / kPair lines of kBlockColumns cells. Zeros beyond the rows, up to
-/// a multiple of kLanes columns.
+/// Operand b of a sum over the width: panels of kBlockColumns rows of m, each panel width / kPair lines of kBlockColumns cells. Zeros beyond the
+/// rows, up to a multiple of kLanes columns.
 template <class C>
 static void pack_transposed(const Matrix& m, std::int64_t rows, float* to) {
   const std::int64_t cells = m.width / C::kPair;

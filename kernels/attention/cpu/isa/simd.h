@@ -107,8 +107,8 @@ UVIT_INLINE Vec scale_by_power(Vec x, Vec n) {
 #endif
 }
 
-/// The operations of the weight policies. Degree: of the polynomial for 2^r; its largest relative error is 2e-9 (6) and 7.5e-5 (3, for weights that are
-/// rounded to bfloat16's 3.9e-3 next).
+/// The operations of the weight policies. Degree: of the polynomial for 2^r; its largest relative error is 2e-9 (6) and 7.5e-5 (3, for weights that
+/// are rounded to bfloat16's 3.9e-3 next).
 template <int kDegree>
 struct Ops {
   using V = Vec;
