@@ -6,7 +6,7 @@
 
 namespace uvit {
 
-/// The candidate with the smallest edit distance to `name` (Levenshtein, case folded), else the first that begins with `name`, or "" where none is near
+/// The candidate with the smallest edit distance to `name` (optimal string alignment, case folded), else the first that begins with `name`, or "" where none is near
 /// enough to be meant.
 std::string nearest_name(std::string_view name, std::span<const std::string> candidates);
 

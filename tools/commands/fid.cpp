@@ -19,6 +19,7 @@ void run(const Arguments& arguments) {
   if (arguments.limit < 0) throw UsageError("--limit: must not be negative");
   const auto network = row.load();
   DataConfig data;
+  data.dataset.clear();  // --data-path is meant for whichever dataset is named
   data.path = arguments.path;
   const Reference a = load_reference(arguments.a, row, *network, arguments.limit, data);
   const Reference b = load_reference(arguments.b, row, *network, arguments.limit, data);

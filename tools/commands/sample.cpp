@@ -58,9 +58,11 @@ class NpzImages {
 };
 
 void run(const Arguments& arguments) {
-  LoadedModel loaded = load_for_sampling(arguments.sampling);
-  const auto [rows, columns] = arguments.grid.empty() ? loaded.config.sample.grid : parse_grid(arguments.grid);
+  std::array<std::int64_t, 2> grid{};
+  if (!arguments.grid.empty()) grid = parse_grid(arguments.grid);
   if (arguments.count < 0) throw UsageError("-n: must be at least 1");
+  LoadedModel loaded = load_for_sampling(arguments.sampling);
+  const auto [rows, columns] = arguments.grid.empty() ? loaded.config.sample.grid : grid;
   const std::int64_t count = arguments.count > 0 ? arguments.count : rows * columns;
   const GenerateRequest request = make_request(loaded, count, parse_classes(arguments.classes, loaded));
   if (!arguments.images.empty()) make_directories(arguments.images);
