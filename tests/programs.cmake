@@ -14,3 +14,12 @@ endfunction()
 uvit_script_test(command_line 300)
 uvit_script_test(bad_input 600)
 uvit_script_test(readme_commands 1200)
+
+# The attention operator as Python sees it, with the PyTorch that the program was built with.
+if(TARGET test_attention)
+  add_dependencies(test_attention uvit_ops)
+  target_compile_definitions(test_attention PRIVATE UVIT_OPS_LIBRARY="$<TARGET_FILE:uvit_ops>")
+  target_link_libraries(test_attention PRIVATE ${CMAKE_DL_LIBS})
+endif()
+add_test(NAME operator_python COMMAND bash "${CMAKE_CURRENT_SOURCE_DIR}/programs/operator_python.sh" "$<TARGET_FILE:uvit_ops>" "${PROJECT_SOURCE_DIR}")
+set_tests_properties(operator_python PROPERTIES TIMEOUT 600 SKIP_REGULAR_EXPRESSION "SKIPPED: ")

@@ -7,6 +7,8 @@
 #include <span>
 #include <string>
 
+#include "kernels/attention/kinds.h"
+
 namespace uvit {
 
 /// What an attention block needs to know to be made.
@@ -15,22 +17,26 @@ struct AttentionOptions {
   bool qkv_bias = false;
   std::int64_t block_index = 0;  ///< place in running order from 0
   std::string kind;              ///< row of the kind table
-  std::string backend = "eager";
+  std::string backend = "fused";  ///< "fused": the operator of operator.h; "eager": plain ATen operations
 };
 
-/// Multi-head self-attention of one block: x [B, L, C] -> proj(attend(qkv(x))) [B, L, C]. State dict: qkv.weight (, qkv.bias), proj.weight, proj.bias.
-/// A kind with parameters of its own derives from it, registers them here (so that they are attn.<name>), and overrides attend.
+/// Multi-head self-attention of one block: x [B, L, C] -> proj(attend(project(x))) [B, L, C]. State dict: qkv.weight (, qkv.bias), proj.weight, proj.bias.
+/// A kind with parameters of its own derives from it and registers them (so that they are attn.<name>).
 class Attention : public torch::nn::Module {
  public:
   explicit Attention(const AttentionOptions& options);
   at::Tensor forward(const at::Tensor& x);
 
  protected:
-  /// @param x [B, L, C], the block's normalised input; @param qkv [B, L, 3, H, D] with q first. @return [B, L, C]
-  virtual at::Tensor attend(const at::Tensor& x, const at::Tensor& qkv);
-  AttentionOptions options_;
+  /// @param x [B, L, C], the block's normalised input; @return [B, L, S, H, D]: q, k, v, and what else the kind projects
+  virtual at::Tensor project(const at::Tensor& x);
+  /// @param qkv what project gave; @return [B, L, C]
+  virtual at::Tensor attend(const at::Tensor& qkv);
 
- private:
+  bool is_fused() const { return options_.backend == "fused"; }
+  AttentionOptions options_;
+  kernels::Kind op_;               ///< the operator's kind
+  at::Tensor w_plus_, w_minus_;    ///< [H], of the kinds that have them
   torch::nn::Linear qkv_{nullptr}, proj_{nullptr};
 };
 
@@ -39,14 +45,20 @@ struct AttentionKind {
   std::string name;
   std::string description;  ///< formula and source
   std::shared_ptr<Attention> (*make)(const AttentionOptions& options);
-  /// The weights w of o = w v from the scores, in plain ATen operations.
-  /// @param scores [N, L, Lk], float32 or float64; @param hidden bool [L, Lk], true where a key is not visible; undefined: all are. Every row sees a key.
-  at::Tensor (*weights)(const at::Tensor& scores, const at::Tensor& hidden);
+  kernels::Kind op;  ///< what the operator computes for it
 };
 
 std::span<const AttentionKind> attention_kinds();
 
-/// The module of options.kind. Throws Error for an unknown kind, with the nearest name.
+/// The module of options.kind. Throws Error for an unknown kind or back end, with the nearest name, and for heads that do not fit.
 std::shared_ptr<Attention> make_attention(const AttentionOptions& options);
+
+/// Width of the values that the kind's operator sees: head_dim, twice that for differential.
+std::int64_t value_dim(const AttentionKind& kind, std::int64_t head_dim);
+
+// The modules with parameters of their own, for the table.
+std::shared_ptr<Attention> make_sda_weighted(const AttentionOptions& options);
+std::shared_ptr<Attention> make_dipole(const AttentionOptions& options);
+std::shared_ptr<Attention> make_differential(const AttentionOptions& options);
 
 }  // namespace uvit

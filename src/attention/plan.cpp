@@ -1,5 +1,3 @@
-#include <torch/torch.h>
-
 #include "attention/plan.h"
 
 #include <fmt/format.h>
@@ -7,6 +5,7 @@
 #include <algorithm>
 
 #include "attention/attention.h"
+#include "attention/operator.h"
 #include "core/error.h"
 #include "core/name_table.h"
 
@@ -35,6 +34,16 @@ void keep_softmax(AttentionPlan& plan, const std::vector<std::string>& softmax_b
   }
 }
 
+/// What runs blocks of this kind.
+std::string backend_of(const std::string& kind_name, const ModelConfig& model, const std::string& precision, const std::string& device) {
+  if (model.attention_backend != "fused") return model.attention_backend;
+  const AttentionKind& kind = find_row(attention_kinds(), "attention kind", kind_name);
+  const std::int64_t head_dim = model.embed_dim / model.num_heads;
+  const at::ScalarType dtype = precision == "bf16" ? at::kBFloat16 : precision == "fp16" ? at::kHalf : at::kFloat;
+  const std::string reason = plain_path_reason(device == "cpu" ? c10::kCPU : c10::kCUDA, dtype, head_dim, value_dim(kind, head_dim));
+  return reason.empty() ? "fused" : fmt::format("plain operations: {}", reason);
+}
+
 }  // namespace
 
 std::string block_name(std::size_t block, std::size_t blocks) {
@@ -54,20 +63,20 @@ AttentionPlan make_plan(const ModelConfig& config) {
   } else if (config.attention.size() == blocks) {
     plan.kinds = config.attention;
   } else {
-    throw Error(fmt::format("model.attention has {} entries: give one kind, or {} (one a block in running order, in.0 ... mid ... out.k) for depth {}",
+    throw Error(fmt::format("model.attention has {} entries: give one kind, or {} (one a block, in.0 ... mid ... out.k) for depth {}",
                             config.attention.size(), blocks, config.depth));
   }
   return plan;
 }
 
-std::string describe_plan(const AttentionPlan& plan, const std::string& backend) {
+std::string describe_plan(const AttentionPlan& plan, const ModelConfig& model, const std::string& precision, const std::string& device) {
   const std::size_t blocks = plan.kinds.size();
   std::string text;
   for (std::size_t first = 0; first < blocks;) {
     std::size_t last = first;
     while (last + 1 < blocks && plan.kinds[last + 1] == plan.kinds[first] && side_of(last + 1, blocks) == side_of(first, blocks)) ++last;
     const std::string name = first == last ? block_name(first, blocks) : block_name(first, blocks) + " - " + block_name(last, blocks);
-    text += fmt::format("{:<16}{:<14}{}\n", name, plan.kinds[first], backend);
+    text += fmt::format("{:<16}{:<14}{}\n", name, plan.kinds[first], backend_of(plan.kinds[first], model, precision, device));
     first = last + 1;
   }
   return text;

@@ -23,7 +23,7 @@ struct ModelConfig {
   std::int64_t context_tokens = 0;   ///< number of context tokens. Official: num_clip_token
   std::vector<std::string> attention = {"softmax"};                  ///< one kind, or one a block in running order (in.0 ... mid ... out.k)
   std::vector<std::string> softmax_blocks = {"first", "last"};       ///< blocks that stay softmax when `attention` is one kind: "first", "last", or "in.1", "mid", "out.0"; [] for none
-  std::string attention_backend = "eager";                           ///< "fused": kernels that store nothing of size L x L; "eager": plain ATen operations
+  std::string attention_backend = "fused";                           ///< "fused": kernels that store nothing of size L x L; "eager": plain ATen operations
 
   bool operator==(const ModelConfig&) const = default;
 };

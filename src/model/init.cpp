@@ -36,6 +36,17 @@ class Initialiser {
   std::vector<float> values_;
 };
 
+/// The attention kinds' own parameters: weights of the heads and of the differential kind's norm (attn.subln) 1, its lambda vectors N(0, 0.1).
+void initialise_attention(Initialiser& init, const std::string& name, torch::nn::Module& module) {
+  for (auto& item : module.named_parameters(false)) {
+    if (item.key().starts_with("lambda_")) {
+      init.normal(name + "." + item.key(), item.value(), 0.1F);
+    } else if (item.key() == "w_plus" || item.key() == "w_minus" || name.ends_with(".subln")) {
+      item.value().fill_(1.0);
+    }
+  }
+}
+
 void initialise_module(Initialiser& init, const std::string& name, torch::nn::Module& module) {
   if (auto* linear = module.as<torch::nn::Linear>()) {
     init.normal(name + ".weight", linear->weight, 0.02F);
@@ -50,6 +61,8 @@ void initialise_module(Initialiser& init, const std::string& name, torch::nn::Mo
   } else if (auto* norm = module.as<torch::nn::LayerNorm>()) {
     norm->weight.fill_(1.0);
     norm->bias.zero_();
+  } else {
+    initialise_attention(init, name, module);
   }
 }
 

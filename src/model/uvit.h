@@ -19,7 +19,7 @@ struct UViTOptions {
   std::int64_t label_rows = 0;  ///< rows of the label embedding (the official num_classes); 0: no label token
   std::int64_t context_dim = 0, context_tokens = 0;
   AttentionPlan plan;
-  std::string attention_backend = "eager";
+  std::string attention_backend = "fused";
 };
 
 UViTOptions make_uvit_options(const Config& config);

@@ -6,87 +6,73 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <string>
 #include <vector>
 
-#include "attention/attention.h"
+#include "attention/operands.h"
 #include "core/error.h"
-#include "io/safetensors.h"
-#include "support/fixtures.h"
-#include "support/tensors.h"
+#include "kernels/attention/reference.h"
 
 using namespace uvit;
 using namespace uvit::test;
 
 namespace {
 
-/// "cog_causal" -> {"cog", true}
-std::pair<std::string, bool> split_operation(const std::string& operation) {
-  const std::string suffix = "_causal";
-  if (operation.size() > suffix.size() && operation.ends_with(suffix)) return {operation.substr(0, operation.size() - suffix.size()), true};
-  return {operation, false};
+at::Tensor to_tensor(const std::vector<double>& values, const at::Tensor& like) {
+  return at::tensor(values, at::TensorOptions().dtype(at::kDouble)).view(like.sizes());
 }
 
-bool is_kind(const std::string& name) {
-  const auto kinds = attention_kinds();
-  return std::any_of(kinds.begin(), kinds.end(), [&](const AttentionKind& kind) { return kind.name == name; });
-}
-
-double attention_budget(at::ScalarType dtype, const at::Tensor& reference) {
-  return dtype == at::kDouble ? 1e-9 * std::max(1.0, max_abs(reference)) : 5e-6 + 3e-5 * max_abs(reference);
-}
-
-/// Output and gradients of one operation of one fixture file, in this dtype, against the float64 reference.
-void check_operation(const TensorFile& file, const std::string& operation, double scale, at::ScalarType dtype) {
-  const auto [kind, causal] = split_operation(operation);
-  const at::Tensor q = load_tensor(file, "q", dtype, true), k = load_tensor(file, "k", dtype, true), v = load_tensor(file, "v", dtype, true);
-  const at::Tensor out = eager_attention(q, k, v, kind, scale, causal);
-  CHECK(out.scalar_type() == dtype);
-  out.backward(load_tensor(file, "dout", dtype));
-  const std::map<std::string, at::Tensor> results = {{"out", out}, {"dq", q.grad()}, {"dk", k.grad()}, {"dv", v.grad()}};
-  for (const auto& [name, value] : results) {
-    const at::Tensor reference = to_torch(file.at(operation + "." + name + ".f64"));
-    check_tensor(operation + "." + name + " " + c10::toString(dtype), value, reference, attention_budget(dtype, reference));
-  }
-}
-
-at::Tensor seeded(std::vector<std::int64_t> shape, std::uint64_t seed, at::ScalarType dtype = at::kDouble) {
-  return at::randn(shape, at::make_generator<at::CPUGeneratorImpl>(seed), at::TensorOptions().dtype(at::kDouble)).to(dtype);
+/// Output and gradients from loops in double that share nothing with ATen.
+Results run_reference(kernels::Kind kind, Operands operands, const at::Tensor& dout, bool causal) {
+  kernels::Reference r;
+  r.kind = kind;
+  r.causal = causal;
+  r.B = operands.q.size(0), r.H = operands.q.size(1), r.L = operands.q.size(2), r.D = operands.q.size(3);
+  r.Lk = operands.k.size(2), r.Dv = operands.v.size(3);
+  r.scale = 1 / std::sqrt(static_cast<double>(r.D));
+  const auto values = [](const at::Tensor& x) { return x.defined() ? values_of(x) : std::vector<double>(); };
+  r.q = values(operands.q), r.k = values(operands.k), r.v = values(operands.v), r.dout = values(dout);
+  r.q2 = values(operands.extras.q2), r.k2 = values(operands.extras.k2), r.v2 = values(operands.extras.v2);
+  r.w_plus = values(operands.extras.w_plus), r.w_minus = values(operands.extras.w_minus);
+  r.forward();
+  r.backward();
+  const std::map<std::string, std::vector<double>*> gradients = {{"q", &r.dq},   {"k", &r.dk},   {"v", &r.dv},           {"q2", &r.dq2},
+                                                                 {"k2", &r.dk2}, {"v2", &r.dv2}, {"w_plus", &r.dw_plus}, {"w_minus", &r.dw_minus}};
+  Results results = {{"out", to_tensor(r.o, dout)}};
+  for (const auto& [name, tensor] : operands.all()) results.emplace("d" + name, to_tensor(*gradients.at(name), *tensor));
+  return results;
 }
 
 }  // namespace
 
-TEST_CASE("plain ATen attention agrees with the official code, random and edge data, float32 and float64") {
-  const nlohmann::json index = fixture_json("attention.json");
-  std::size_t checked = 0;
-  for (const char* list : {"cases", "edge_cases"}) {
-    for (const nlohmann::json& entry : index.at(list)) {
-      const std::string name = entry.at("name");
-      INFO(name);
-      const TensorFile file = read_safetensors(fixtures() / (name + ".safetensors"));
-      for (const auto& [operation, unused] : entry.at("ops").items()) {
-        if (!is_kind(split_operation(operation).first)) continue;
-        for (const at::ScalarType dtype : {at::kDouble, at::kFloat}) check_operation(file, operation, entry.at("scale"), dtype);
-        ++checked;
+TEST_CASE("every kind: plain ATen operations agree with loops in double, output and gradients, causal or not, with keys != queries") {
+  for (const kernels::Kind kind : all_kinds()) {
+    for (const Sizes& sizes : {Sizes{2, 3, 7, 7, 8, 8}, Sizes{1, 2, 4, 9, 5, 3}, Sizes{1, 2, 9, 4, 8, 16}, Sizes{1, 1, 1, 1, 8, 8}, Sizes{1, 1, 2, 1, 3, 3}}) {
+      for (const bool causal : {false, true}) {
+        INFO(kernels::kind_name(kind) << (causal ? " causal" : "") << " L " << sizes.L << " Lk " << sizes.Lk);
+        const Operands operands(kind, sizes, 1);
+        const at::Tensor dout = seeded({sizes.B, sizes.H, sizes.L, sizes.Dv}, 20);
+        const Results ours = run_attention(eager_attention, operands.leaves(at::kDouble), kernels::kind_name(kind), dout, {}, causal);
+        for (const auto& [name, reference] : run_reference(kind, operands, dout, causal)) {
+          check_tensor(name, ours.at(name), reference, 1e-12 * std::max(1.0, max_abs(reference)));
+        }
       }
     }
   }
-  CHECK(checked > 0);
 }
 
 TEST_CASE("every kind: gradients agree with finite differences, away from scores of 0") {
-  for (const AttentionKind& row : attention_kinds()) {
-    INFO(row.name);
-    const at::Tensor dout = seeded({1, 2, 4, 8}, 4);
-    std::vector<at::Tensor> inputs = {seeded({1, 2, 4, 8}, 1), seeded({1, 2, 5, 8}, 2), seeded({1, 2, 5, 8}, 3)};
-    const auto loss = [&] { return (eager_attention(inputs[0], inputs[1], inputs[2], row.name) * dout).sum(); };
-    REQUIRE(at::matmul(inputs[0], inputs[1].transpose(2, 3)).abs().min().item<double>() > 1e-3);
-    for (at::Tensor& input : inputs) input.set_requires_grad(true);
+  for (const kernels::Kind kind : all_kinds()) {
+    INFO(kernels::kind_name(kind));
+    const Sizes sizes;
+    const at::Tensor dout = seeded({sizes.B, sizes.H, sizes.L, sizes.Dv}, 4);
+    Operands operands = Operands(kind, sizes, 1).leaves(at::kDouble);
+    const auto loss = [&] { return (eager_attention(operands.q, operands.k, operands.v, kernels::kind_name(kind), {}, false, operands.extras) * dout).sum(); };
+    REQUIRE(at::matmul(operands.q, operands.k.transpose(2, 3)).abs().min().item<double>() > 1e-3);
     loss().backward();
     const torch::NoGradGuard no_grad;
-    for (at::Tensor& input : inputs) {
-      at::Tensor numeric = at::zeros_like(input), flat = input.view(-1);
+    for (const auto& [name, tensor] : operands.all()) {
+      at::Tensor numeric = at::zeros_like(*tensor), flat = tensor->view(-1);
       for (std::int64_t i = 0; i < flat.numel(); ++i) {
         const double value = flat[i].item<double>(), step = 1e-6;
         flat[i] = value + step;
@@ -95,27 +81,50 @@ TEST_CASE("every kind: gradients agree with finite differences, away from scores
         numeric.view(-1)[i] = (above - loss().item<double>()) / (2 * step);
         flat[i] = value;
       }
-      check_tensor("gradient", input.grad(), numeric, 1e-8);
+      check_tensor("d" + name, tensor->grad(), numeric, 1e-8);
     }
   }
 }
 
-TEST_CASE("every kind: causal with more keys than queries, and with rows that see no key") {
-  for (const AttentionKind& row : attention_kinds()) {
-    INFO(row.name);
-    const at::Tensor q = seeded({2, 1, 5, 8}, 1).set_requires_grad(true), k = seeded({2, 1, 3, 8}, 2), v = seeded({2, 1, 3, 4}, 3);
-    const at::Tensor few = eager_attention(q, k, v, row.name, std::nullopt, true);
-    CHECK(few.sizes() == at::IntArrayRef({2, 1, 5, 4}));
-    CHECK(few.narrow(2, 0, 2).eq(0).all().item<bool>());
-    few.sum().backward();
-    CHECK(q.grad().narrow(2, 0, 2).eq(0).all().item<bool>());
-    // Query i sees the keys up to i + Lk - L: each row is that row alone against the keys it sees.
-    const at::Tensor many_k = seeded({2, 1, 7, 8}, 4), many_v = seeded({2, 1, 7, 4}, 5);
-    const at::Tensor many = eager_attention(q, many_k, many_v, row.name, std::nullopt, true);
+TEST_CASE("every kind: causal rows are those rows alone against the keys they see, and rows that see no key give 0") {
+  for (const kernels::Kind kind : all_kinds()) {
+    INFO(kernels::kind_name(kind));
+    const auto run = [kind](const Operands& o, bool causal) {
+      return eager_attention(o.q, o.k, o.v, kernels::kind_name(kind), std::nullopt, causal, o.extras);
+    };
+    Operands few = Operands(kind, Sizes{2, 1, 5, 3, 8, 4}, 1).leaves(at::kDouble);
+    const at::Tensor out = run(few, true);
+    CHECK(out.sizes() == at::IntArrayRef({2, 1, 5, 4}));
+    CHECK(out.narrow(2, 0, 2).eq(0).all().item<bool>());
+    out.sum().backward();
+    CHECK(few.q.grad().narrow(2, 0, 2).eq(0).all().item<bool>());
+    if (kind == kernels::Kind::sigmoid) continue;  // its n is Lk, not the number of visible keys
+    const Operands many(kind, Sizes{2, 1, 5, 7, 8, 4}, 11);
+    const at::Tensor all = run(many, true);
     for (std::int64_t i = 0; i < 5; ++i) {
-      const std::int64_t visible = i + 7 - 5 + 1;
-      const at::Tensor alone = eager_attention(q.narrow(2, i, 1), many_k.narrow(2, 0, visible), many_v.narrow(2, 0, visible), row.name);
-      check_tensor("row", many.narrow(2, i, 1), alone, 1e-14);
+      Operands row = many;
+      for (auto& [name, tensor] : row.all()) {
+        if (name == "q" || name == "q2") *tensor = tensor->narrow(2, i, 1);
+        if (name == "k" || name == "k2" || name == "v" || name == "v2") *tensor = tensor->narrow(2, 0, i + 7 - 5 + 1);
+      }
+      check_tensor("row", all.narrow(2, i, 1), run(row, false), 1e-14);
+    }
+  }
+}
+
+TEST_CASE("every kind: without keys the output is 0, and scores of 1e4 or all 0 leave everything finite") {
+  for (const kernels::Kind kind : all_kinds()) {
+    INFO(kernels::kind_name(kind));
+    const Operands none(kind, Sizes{1, 2, 3, 0, 8, 8}, 1);
+    CHECK(eager_attention(none.q, none.k, none.v, kernels::kind_name(kind), {}, false, none.extras).eq(0).all().item<bool>());
+    for (const double factor : {1e4, -1e4, 0.0}) {
+      Operands operands(kind, Sizes{1, 2, 5, 6, 8, 8}, 1);
+      operands.q = operands.q * factor;
+      const Results results = run_attention(eager_attention, operands.leaves(at::kFloat), kernels::kind_name(kind), seeded({1, 2, 5, 8}, 4));
+      for (const auto& [name, value] : results) {
+        INFO(name << " " << factor);
+        CHECK(value.isfinite().all().item<bool>());
+      }
     }
   }
 }
@@ -127,13 +136,14 @@ TEST_CASE("cog: a score of 0 adds nothing but still counts in the denominator") 
 }
 
 TEST_CASE("every kind: reduced precision computes in float32 and rounds once, under autocast too") {
-  for (const AttentionKind& row : attention_kinds()) {
+  for (const kernels::Kind kind : all_kinds()) {
     for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
-      INFO(row.name << " " << c10::toString(dtype));
-      const at::Tensor q = seeded({2, 3, 31, 16}, 1, dtype), k = seeded({2, 3, 31, 16}, 2, dtype), v = seeded({2, 3, 31, 16}, 3, dtype);
-      const at::Tensor reference = eager_attention(q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble), row.name);
+      INFO(kernels::kind_name(kind) << " " << c10::toString(dtype));
+      const Operands operands(kind, Sizes{2, 3, 31, 31, 16, 16}, 1, dtype);
+      const Operands wide = operands.leaves(at::kDouble);
+      const at::Tensor reference = eager_attention(wide.q, wide.k, wide.v, kernels::kind_name(kind), {}, false, wide.extras).detach();
       at::autocast::set_autocast_enabled(at::kCPU, true);
-      const at::Tensor cast = eager_attention(q, k, v, row.name);
+      const at::Tensor cast = eager_attention(operands.q, operands.k, operands.v, kernels::kind_name(kind), {}, false, operands.extras);
       at::autocast::set_autocast_enabled(at::kCPU, false);
       const double half_ulp = dtype == at::kBFloat16 ? 1.0 / 256 : 1.0 / 2048;
       CHECK(cast.scalar_type() == dtype);
@@ -142,44 +152,12 @@ TEST_CASE("every kind: reduced precision computes in float32 and rounds once, un
   }
 }
 
-TEST_CASE("attention refuses an unknown kind with the nearest name, and tensors that do not fit") {
-  const at::Tensor x = at::zeros({1, 1, 2, 8});
+TEST_CASE("plain attention refuses an unknown kind with the nearest name, tensors that do not fit, and extras that the kind has not") {
+  const at::Tensor x = at::zeros({1, 1, 2, 8}), w = at::ones({1});
   CHECK_THROWS_WITH(eager_attention(x, x, x, "cogg"), Catch::Contains("'cogg'") && Catch::Contains("did you mean 'cog'"));
   CHECK_THROWS_WITH(eager_attention(x, at::zeros({1, 1, 2, 4}), x, "cog"), Catch::Contains("[1, 1, 2, 4]"));
   CHECK_THROWS_AS(eager_attention(x, x, x.to(at::kDouble), "softmax"), Error);
   CHECK_THROWS_AS(eager_attention(x[0], x[0], x[0], "softmax"), Error);
-}
-
-TEST_CASE("every kind: the module is proj(attend(qkv)) with official parameter names") {
-  for (const AttentionKind& row : attention_kinds()) {
-    INFO(row.name);
-    AttentionOptions options;
-    options.embed_dim = 24;
-    options.num_heads = 3;
-    options.qkv_bias = true;
-    options.kind = row.name;
-    const auto module = make_attention(options);
-    module->to(at::kDouble);
-    const auto parameters = module->named_parameters();
-    const at::Tensor x = seeded({2, 7, 24}, 1);
-    const at::Tensor qkv = at::linear(x, parameters["qkv.weight"], parameters["qkv.bias"]);
-    std::vector<at::Tensor> parts;
-    for (const at::Tensor& part : qkv.chunk(3, -1)) parts.push_back(part.view({2, 7, 3, 8}).transpose(1, 2));
-    const at::Tensor heads = eager_attention(parts[0], parts[1], parts[2], row.name).transpose(1, 2).reshape({2, 7, 24});
-    check_tensor("module", module->forward(x), at::linear(heads, parameters["proj.weight"], parameters["proj.bias"]), 1e-14);
-  }
-}
-
-TEST_CASE("make_attention refuses heads that do not divide the width, an unknown kind and an unknown back end") {
-  AttentionOptions options;
-  options.embed_dim = 24;
-  options.num_heads = 5;
-  options.kind = "cog";
-  CHECK_THROWS_WITH(make_attention(options), Catch::Contains("24") && Catch::Contains("5"));
-  options.num_heads = 4;
-  options.kind = "softmx";
-  CHECK_THROWS_WITH(make_attention(options), Catch::Contains("did you mean 'softmax'"));
-  options.kind = "softmax";
-  options.backend = "eagr";
-  CHECK_THROWS_WITH(make_attention(options), Catch::Contains("did you mean 'eager'"));
+  CHECK_THROWS_WITH(eager_attention(x, x, x, "diff"), Catch::Contains("'diff' needs q2"));
+  CHECK_THROWS_WITH(eager_attention(x, x, x, "cog", {}, false, {.w_plus = w}), Catch::Contains("takes no w_plus"));
 }

@@ -54,9 +54,28 @@ TEST_CASE("a plan that cannot be is refused with what there is") {
   CHECK_THROWS_AS(make_plan(config_of(4, {})), Error);
 }
 
-TEST_CASE("the description folds equal blocks of a side") {
-  const std::string text = describe_plan(make_plan(config_of(8, {"cog"})), "eager");
+TEST_CASE("the description folds equal blocks of a side and names what runs them") {
+  ModelConfig config = config_of(8, {"cog"});
+  config.embed_dim = 64;
+  config.num_heads = 4;
+  config.attention_backend = "eager";
+  const std::string text = describe_plan(make_plan(config), config, "fp32", "cpu");
   CHECK(std::count(text.begin(), text.end(), '\n') == 5);
   CHECK_THAT(text, Catch::Contains("in.0 ") && Catch::Contains("in.1 - in.3") && Catch::Contains("mid ") && Catch::Contains("out.0 - out.2") &&
                        Catch::Contains("out.3 ") && Catch::Contains("eager"));
+}
+
+TEST_CASE("the description says why a block does not run fused") {
+  ModelConfig config = config_of(2, {"softmax", "differential", "cog"});
+  config.attention_backend = "fused";
+  config.embed_dim = 160;
+  config.num_heads = 2;
+  const auto describe = [&](const char* precision, const char* device) { return describe_plan(make_plan(config), config, precision, device); };
+  // Heads of 80: differential pairs their values to 160.
+  CHECK_THAT(describe("fp32", "cpu"), Catch::Matches("in\\.0 +softmax +fused\nmid +differential +plain operations: value_dim 160.*\nout\\.0 +cog +fused\n"));
+  CHECK_THAT(describe("bf16", "cpu"), Catch::Contains("fused"));
+  CHECK_THAT(describe("fp16", "cpu"), !Catch::Contains("fused") && Catch::Contains("Half"));
+  CHECK_THAT(describe("bf16", "cuda"), !Catch::Contains("fused") && Catch::Contains("cuda"));
+  config.embed_dim = 20;
+  CHECK_THAT(describe("fp32", "cpu"), !Catch::Contains("fused") && Catch::Contains("head_dim 10"));
 }

@@ -44,7 +44,7 @@ void print_info(const UViT& model, const Config& config) {
              o.embed_dim / o.num_heads, o.mlp_ratio, o.skip ? "long skips" : "no long skips", o.conv ? ", final 3x3 convolution" : "",
              o.qkv_bias ? ", qkv bias" : "", o.mlp_time_embed ? ", time MLP" : "");
   fmt::print("diffusion        schedule {}, prediction {}, label dropout {}\n", config.diffusion.schedule, config.diffusion.prediction, config.diffusion.label_dropout);
-  fmt::print("attention plan\n{}", describe_plan(o.plan, o.attention_backend));
+  fmt::print("attention plan\n{}", describe_plan(o.plan, config.model, config.train.precision, config.train.device));
   fmt::print("parameters       {}\n", model.num_parameters());
   fmt::print("forward          {:.4g} GFLOP an image (multiply and add counted as two)\n", model.flops_per_image() / 1e9);
   const MemoryEstimate memory = estimate_memory(model, config);
