@@ -32,6 +32,11 @@ fi
 echo "quickstart: building uvit"
 cmake --build build --target uvit -- --quiet
 
+# The configurations ask for bf16, which a CPU without such instructions emulates: there fp32 is faster.
+if ! grep -qm1 -E 'avx512_bf16|amx_bf16' /proc/cpuinfo; then
+  echo "quickstart: this CPU has no bf16 instructions: precision = fp32"
+  sets=(--set train.precision=fp32 --set sample.precision=fp32 "${sets[@]}")
+fi
 for model in uvit uvic; do
   echo "quickstart: training $model"
   build/uvit train "configs/fashion_mnist/$model.toml" --out "$out/$model" "${sets[@]}"
