@@ -1,5 +1,6 @@
 # libuvit_ops.so: the attention operator for whoever loads it (Python) or links it (C++), and what `cmake --install` puts down:
-#   lib/libuvit_ops.so, lib/libuvit_kernels.a, include/uvit/{attention,kernels}/, lib/cmake/uvit/: find_package(uvit) gives uvit::ops and uvit::kernels.
+#   lib/libuvit_ops.so, lib/libuvit_kernels.a, include/uvit/{attention,kernels}/, lib/cmake/uvit/.
+# find_package(uvit) gives uvit::ops and uvit::kernels.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 

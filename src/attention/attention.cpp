@@ -34,7 +34,8 @@ void log_instruction_set() {
 Attention::Attention(const AttentionOptions& options)
     : options_(options), op_(find_row(attention_kinds(), "attention kind", options.kind).op) {
   if (options.num_heads < 1 || options.embed_dim < 1 || options.embed_dim % options.num_heads != 0) {
-    throw Error(fmt::format("attention: embed_dim {} is not a multiple of num_heads {}; choose heads that divide it", options.embed_dim, options.num_heads));
+    throw Error(fmt::format("attention: embed_dim {} is not a multiple of num_heads {}; choose heads that divide it", options.embed_dim,
+                            options.num_heads));
   }
   static const std::array<std::string, 2> backends = {"fused", "eager"};
   if (!is_fused() && options.backend != backends[1]) throw_unknown_name("attention back end", options.backend, backends);

@@ -20,7 +20,8 @@ struct AttentionOptions {
   std::string backend = "fused";  ///< "fused": the operator of operator.h; "eager": plain ATen operations
 };
 
-/// Multi-head self-attention of one block: x [B, L, C] -> proj(attend(project(x))) [B, L, C]. State dict: qkv.weight (, qkv.bias), proj.weight, proj.bias.
+/// Multi-head self-attention of one block: x [B, L, C] -> proj(attend(project(x))) [B, L, C].
+/// State dict: qkv.weight (, qkv.bias), proj.weight, proj.bias.
 /// A kind with parameters of its own derives from it and registers them (so that they are attn.<name>).
 class Attention : public torch::nn::Module {
  public:

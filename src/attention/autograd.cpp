@@ -47,8 +47,8 @@ class AttentionForward : public torch::autograd::Function<AttentionForward> {
     const std::size_t inputs = saved.size() - 2;
     variable_list result(inputs);
     if (gradients[0].defined()) {
-      result = call_attention_backward(gradients[0], at::TensorList(saved.data(), inputs), saved[inputs], saved[inputs + 1], settings.kind, settings.scale,
-                                       settings.causal);
+      result = call_attention_backward(gradients[0], at::TensorList(saved.data(), inputs), saved[inputs], saved[inputs + 1], settings.kind,
+                                       settings.scale, settings.causal);
     }
     result.resize(inputs + Settings::kCount);
     return result;
@@ -58,8 +58,8 @@ class AttentionForward : public torch::autograd::Function<AttentionForward> {
 /// Its own backward is the second derivative, which the fused kernels do not have.
 class AttentionBackward : public torch::autograd::Function<AttentionBackward> {
  public:
-  static variable_list forward(AutogradContext* /*context*/, const at::Tensor& dout, at::TensorList inputs, const at::Tensor& out, const at::Tensor& stats,
-                               const std::string& kind, double scale, bool causal) {
+  static variable_list forward(AutogradContext* /*context*/, const at::Tensor& dout, at::TensorList inputs, const at::Tensor& out,
+                               const at::Tensor& stats, const std::string& kind, double scale, bool causal) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     return call_attention_backward(dout, inputs, out, stats, kind, scale, causal);
   }

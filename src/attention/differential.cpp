@@ -25,7 +25,8 @@ class RmsNorm : public torch::nn::Module {
   at::Tensor weight_;
 };
 
-/// Differential attention (arXiv:2410.05258): H / 2 heads; head i has the queries and keys of the official heads 2i and 2i + 1 (width d) and a value of 2d.
+/// Differential attention (arXiv:2410.05258): H / 2 heads; head i has the queries and keys of the plain heads 2i and 2i + 1 (width d) and values
+/// of width 2d.
 ///   o = RMSNorm([softmax(s1) - lambda softmax(s2)] v) (1 - lambda_init)     lambda = exp(lq1 . lk1) - exp(lq2 . lk2) + lambda_init
 /// lambda_init = 0.8 - 0.6 exp(-0.3 block_index). As in the paper q, k and v have no bias, whatever qkv_bias says.
 /// State dict beside the official names: lambda_q1, lambda_k1, lambda_q2, lambda_k2 [d], shared by the block's heads; subln.weight [2d].

@@ -29,14 +29,15 @@ void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)
                    size_of(q, 1) == size_of(v, 1) && size_of(q, 3) == size_of(k, 3) && size_of(k, 2) == size_of(v, 2) && size_of(q, 3) > 0;
   const bool one_dtype = q.is_floating_point() && q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type();
   if (!fit || !one_dtype) {
-    throw Error(fmt::format("attention: q {}, k {} and v {} do not fit: they must be [B, H, L, D], [B, H, Lk, D] and [B, H, Lk, Dv] of one floating dtype",
+    throw Error(fmt::format("attention: q {}, k {} and v {} do not fit: give [B, H, L, D], [B, H, Lk, D] and [B, H, Lk, Dv] of one floating dtype",
                             text_of(q), text_of(k), text_of(v)));
   }
 }
 
 void check_extras(kernels::Kind kind, const AttentionExtras& extras) {
   const auto check = [kind](const char* name, const at::Tensor& given, bool needed) {
-    if (given.defined() != needed) throw Error(fmt::format("attention: kind '{}' {} {}", kernels::kind_name(kind), needed ? "needs" : "takes no", name));
+    if (given.defined() == needed) return;
+    throw Error(fmt::format("attention: kind '{}' {} {}", kernels::kind_name(kind), needed ? "needs" : "takes no", name));
   };
   check("q2", extras.q2, has_second_scores(kind));
   check("k2", extras.k2, has_second_scores(kind));
@@ -92,8 +93,8 @@ kernels::Kind find_operator_kind(std::string_view name) {
   throw_unknown_name("attention kind", name, names);
 }
 
-at::Tensor eager_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::string_view kind, std::optional<double> scale, bool causal,
-                           const AttentionExtras& extras) {
+at::Tensor eager_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::string_view kind, std::optional<double> scale,
+                           bool causal, const AttentionExtras& extras) {
   const kernels::Kind found = find_operator_kind(kind);
   check_shapes(q, k, v);
   check_extras(found, extras);

@@ -39,7 +39,8 @@ at::Tensor centered_formula(const PlainOperands& o) {
   return at::bmm(plus_weights(o) - visible / visible.sum(-1, true), o.v);
 }
 
-/// e^(s - m) with m = max(0, row maximum), 0 for hidden keys, and e^-m: nothing overflows, and m is a constant to autograd as the weights do not depend on it.
+/// e^(s - m) with m = max(0, row maximum), 0 for hidden keys, and e^-m: nothing overflows.
+/// m is a constant to autograd, as the weights do not depend on it.
 struct ShiftedExp {
   explicit ShiftedExp(const PlainOperands& o) {
     const at::Tensor scores = hide(o.scores, o.hidden), shift = scores.detach().amax(-1, true).clamp_min(0);

@@ -33,11 +33,13 @@ void check_inputs(at::TensorList inputs, Kind kind) {
     TORCH_CHECK(inputs[i].dim() == (packed ? 5 : 4) && inputs[i].scalar_type() == inputs[0].scalar_type() && inputs[i].device() == inputs[0].device(),
                 "uvit::_attention_forward: input ", i, " differs from input 0 in its number of dimensions, dtype or device");
   }
-  for (std::size_t i = rows; i < inputs.size(); ++i) TORCH_CHECK(inputs[i].scalar_type() == at::kFloat, "uvit::_attention_forward: w_plus and w_minus are float32");
+  for (std::size_t i = rows; i < inputs.size(); ++i) {
+    TORCH_CHECK(inputs[i].scalar_type() == at::kFloat, "uvit::_attention_forward: w_plus and w_minus are float32");
+  }
 }
 
 struct OutputSizes {
-  OutputSizes(at::TensorList inputs) {
+  explicit OutputSizes(at::TensorList inputs) {
     const at::Tensor& q = inputs[0];
     const bool packed = q.dim() == 5;
     batch = q.sym_size(0);
@@ -76,7 +78,8 @@ at::Tensor with_contiguous_rows(const at::Tensor& x) { return x.stride(-1) == 1 
 /// The kernel's parameters of one call, and the tensors that they point into.
 class Call {
  public:
-  Call(at::TensorList inputs, std::string_view kind_name, double scale, bool causal) : kind_(find_operator_kind(kind_name)), packed_(is_packed(inputs)) {
+  Call(at::TensorList inputs, std::string_view kind_name, double scale, bool causal)
+      : kind_(find_operator_kind(kind_name)), packed_(is_packed(inputs)) {
     check_inputs(inputs, kind_);
     const at::ScalarType dtype = inputs[0].scalar_type();
     TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16, "uvit::_attention_forward: float32 or bfloat16, not ", dtype);
@@ -142,7 +145,8 @@ class Call {
       const at::Tensor& x = tensors[packed_ ? 0 : i];
       auto* data = static_cast<char*>(x.data_ptr());
       if (packed_) {
-        *views[i] = {data + static_cast<std::int64_t>(i) * x.stride(2) * static_cast<std::int64_t>(x.element_size()), x.stride(0), x.stride(3), x.stride(1)};
+        const std::int64_t offset = static_cast<std::int64_t>(i) * x.stride(2) * static_cast<std::int64_t>(x.element_size());
+        *views[i] = {data + offset, x.stride(0), x.stride(3), x.stride(1)};
       } else {
         *views[i] = {data, x.stride(0), x.stride(1), x.stride(2)};
       }
@@ -165,7 +169,8 @@ class Call {
       }
       if (has_second_value(kind_)) check_sizes("v2", held_[3], {p.B, p.H, p.Lk, p.Dv});
     }
-    TORCH_CHECK(kernels::attention_supported(p.D, p.Dv), "uvit::_attention_forward: widths must be multiples of 8 up to 128, not ", p.D, " and ", p.Dv);
+    TORCH_CHECK(kernels::attention_supported(p.D, p.Dv), "uvit::_attention_forward: widths must be multiples of 8 up to 128, not ", p.D, " and ",
+                p.Dv);
     for (std::size_t i = num_rows_inputs(kind_, packed_); i < held_.size(); ++i) check_sizes("w_plus or w_minus", held_[i], {p.H});
   }
 
@@ -210,8 +215,8 @@ std::vector<at::Tensor> attention_backward_cpu(const at::Tensor& dout, at::Tenso
   return gradients;
 }
 
-std::vector<at::Tensor> attention_backward_meta(const at::Tensor& /*dout*/, at::TensorList inputs, const at::Tensor& /*out*/, const at::Tensor& /*stats*/,
-                                                std::string_view kind, double /*scale*/, bool /*causal*/) {
+std::vector<at::Tensor> attention_backward_meta(const at::Tensor& /*dout*/, at::TensorList inputs, const at::Tensor& /*out*/,
+                                                const at::Tensor& /*stats*/, std::string_view kind, double /*scale*/, bool /*causal*/) {
   const Kind found = find_operator_kind(kind);
   check_inputs(inputs, found);
   return make_gradients(inputs, found);

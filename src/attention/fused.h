@@ -7,8 +7,8 @@
 
 namespace uvit {
 
-/// uvit::_attention_forward and uvit::_attention_backward, what the fused path rests on. For front ends that have checked their arguments: these only make
-/// sure that no memory outside the tensors is touched.
+/// uvit::_attention_forward and uvit::_attention_backward, what the fused path rests on. For front ends that have checked their arguments: these only
+/// make sure that no memory outside the tensors is touched.
 /// @param inputs  q, k, v, then the extras of the kind in the order q2, k2, v2, w_plus, w_minus; or packed: qkv [B, L, S, H, D], w_plus, w_minus.
 ///                w_* are float32.
 /// @return out [B, H, L, Dv], a view of [B, L, H, Dv] storage, and stats, float32 [2 or 4, B, H, L]: AttentionParams::stats

@@ -7,7 +7,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <tuple>
 #include <vector>
 
 #include "attention/fused.h"
@@ -33,14 +35,14 @@ void check_operand(const char* name, const char* shape, const at::Tensor& x, con
   TORCH_CHECK(x.dim() == dims, "uvit::attention: ", name, " must be ", shape, ", got shape ", x.sym_sizes());
   TORCH_CHECK(x.is_floating_point(), "uvit::attention: ", name, " must have a floating dtype, got ", x.scalar_type());
   TORCH_CHECK(x.device() == first.device(), "uvit::attention: ", name, " is on ", x.device(), " and ", first_name, " on ", first.device());
-  TORCH_CHECK(x.scalar_type() == first.scalar_type(), "uvit::attention: ", name, " is ", x.scalar_type(), " and ", first_name, " is ", first.scalar_type(),
-              ": one dtype, please");
+  TORCH_CHECK(x.scalar_type() == first.scalar_type(), "uvit::attention: ", name, " is ", x.scalar_type(), " and ", first_name, " is ",
+              first.scalar_type(), ": one dtype, please");
 }
 
 void check_sizes(const char* name, const char* shape, const at::Tensor& x, const std::vector<c10::SymInt>& sizes) {
   for (std::size_t d = 0; d < sizes.size(); ++d) {
-    TORCH_CHECK(x.sym_size(static_cast<std::int64_t>(d)).sym_eq(sizes[d]).expect_true(__FILE__, __LINE__), "uvit::attention: ", name, " must be ", shape,
-                " = ", c10::SymIntArrayRef(sizes), ", got shape ", x.sym_sizes());
+    TORCH_CHECK(x.sym_size(static_cast<std::int64_t>(d)).sym_eq(sizes[d]).expect_true(__FILE__, __LINE__), "uvit::attention: ", name, " must be ",
+                shape, " = ", c10::SymIntArrayRef(sizes), ", got shape ", x.sym_sizes());
   }
 }
 
@@ -72,7 +74,9 @@ void check_operands(const at::Tensor& q, const at::Tensor& k, const at::Tensor& 
   const c10::SymInt batch = q.sym_size(0), heads = q.sym_size(1), length = k.sym_size(2);
   check_sizes("k", keys, k, {batch, heads, length, q.sym_size(3)});
   check_sizes("v", values, v, {batch, heads, length, v.sym_size(3)});
-  for (const auto& [name, shape, x, like] : {std::tuple("q2", queries, extras.q2, q), std::tuple("k2", keys, extras.k2, k), std::tuple("v2", values, extras.v2, v)}) {
+  const std::array<std::tuple<const char*, const char*, at::Tensor, at::Tensor>, 3> seconds = {
+      {{"q2", queries, extras.q2, q}, {"k2", keys, extras.k2, k}, {"v2", values, extras.v2, v}}};
+  for (const auto& [name, shape, x, like] : seconds) {
     if (!x.defined()) continue;
     check_operand(name, shape, x, q, "q");
     check_sizes(name, shape, x, like.sym_sizes().vec());
@@ -97,24 +101,28 @@ at::Tensor run_fused(std::vector<at::Tensor> rows, const AttentionExtras& extras
   return std::get<0>(call_attention_forward(rows, kernels::kind_name(kind), scale, causal));
 }
 
+/// A schema's `Tensor?` and ours, which is undefined where there is none.
+at::Tensor tensor_of(const OptionalTensor& x) { return x.value_or(at::Tensor()); }
+OptionalTensor optional_of(const at::Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; }
+
 std::int64_t fixed_size(const at::Tensor& x, std::int64_t dim) { return x.sym_size(dim).guard_int(__FILE__, __LINE__); }
 
 at::Tensor attention_composite(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::string_view kind_name, std::optional<double> scale,
-                               bool causal, const OptionalTensor& q2, const OptionalTensor& k2, const OptionalTensor& v2, const OptionalTensor& w_plus,
-                               const OptionalTensor& w_minus) {
-  const AttentionExtras extras{q2.value_or(at::Tensor()), k2.value_or(at::Tensor()), v2.value_or(at::Tensor()), w_plus.value_or(at::Tensor()),
-                               w_minus.value_or(at::Tensor())};
+                               bool causal, const OptionalTensor& q2, const OptionalTensor& k2, const OptionalTensor& v2,
+                               const OptionalTensor& w_plus, const OptionalTensor& w_minus) {
+  const AttentionExtras extras{tensor_of(q2), tensor_of(k2), tensor_of(v2), tensor_of(w_plus), tensor_of(w_minus)};
   const Kind kind = checked_kind(kind_name);
   check_operands(q, k, v, kind, extras);
   const std::int64_t head_dim = fixed_size(q, 3);
   const double factor = checked_scale(scale, head_dim);
-  if (plain_path_reason(q.device().type(), q.scalar_type(), head_dim, fixed_size(v, 3)).empty()) return run_fused({q, k, v}, extras, kind, factor, causal);
+  const bool fused = plain_path_reason(q.device().type(), q.scalar_type(), head_dim, fixed_size(v, 3)).empty();
+  if (fused) return run_fused({q, k, v}, extras, kind, factor, causal);
   return eager_attention(q, k, v, kind_name, factor, causal, extras).transpose(1, 2).contiguous().transpose(1, 2);
 }
 
 at::Tensor attention_packed_composite(const at::Tensor& qkv, std::string_view kind_name, std::optional<double> scale, bool causal,
                                       const OptionalTensor& w_plus, const OptionalTensor& w_minus) {
-  const AttentionExtras extras{{}, {}, {}, w_plus.value_or(at::Tensor()), w_minus.value_or(at::Tensor())};
+  const AttentionExtras extras{.w_plus = tensor_of(w_plus), .w_minus = tensor_of(w_minus)};
   const Kind kind = checked_kind(kind_name);
   TORCH_CHECK(!has_second_scores(kind), "uvit::attention_packed: kind '", kind_name, "' has no packed form, use uvit::attention");
   check_operand("qkv", "[B, L, S, H, D]", qkv, qkv, "qkv");
@@ -134,21 +142,21 @@ at::Tensor attention_packed_composite(const at::Tensor& qkv, std::string_view ki
 template <c10::DeviceType device>
 class Autocast {
  public:
-  static at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::string_view kind, std::optional<double> scale, bool causal,
-                              const OptionalTensor& q2, const OptionalTensor& k2, const OptionalTensor& v2, const OptionalTensor& w_plus,
-                              const OptionalTensor& w_minus) {
+  static at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::string_view kind, std::optional<double> scale,
+                              bool causal, const OptionalTensor& q2, const OptionalTensor& k2, const OptionalTensor& v2,
+                              const OptionalTensor& w_plus, const OptionalTensor& w_minus) {
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     return uvit::attention(cast(q), cast(k), cast(v), kind, scale, causal,
-                           {q2 ? cast(*q2) : at::Tensor(), k2 ? cast(*k2) : at::Tensor(), v2 ? cast(*v2) : at::Tensor(), w_plus.value_or(at::Tensor()),
-                            w_minus.value_or(at::Tensor())});
+                           {cast_extra(q2), cast_extra(k2), cast_extra(v2), tensor_of(w_plus), tensor_of(w_minus)});
   }
-  static at::Tensor attention_packed(const at::Tensor& qkv, std::string_view kind, std::optional<double> scale, bool causal, const OptionalTensor& w_plus,
-                                     const OptionalTensor& w_minus) {
+  static at::Tensor attention_packed(const at::Tensor& qkv, std::string_view kind, std::optional<double> scale, bool causal,
+                                     const OptionalTensor& w_plus, const OptionalTensor& w_minus) {
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-    return uvit::attention_packed(cast(qkv), kind, scale, causal, w_plus.value_or(at::Tensor()), w_minus.value_or(at::Tensor()));
+    return uvit::attention_packed(cast(qkv), kind, scale, causal, tensor_of(w_plus), tensor_of(w_minus));
   }
 
  private:
+  static at::Tensor cast_extra(const OptionalTensor& x) { return x ? cast(*x) : at::Tensor(); }
   static at::Tensor cast(const at::Tensor& x) { return at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), x, device); }
 };
 
@@ -175,7 +183,8 @@ torch::Library definitions() {
       "Tensor? v2=None, Tensor? w_plus=None, Tensor? w_minus=None) -> Tensor",
       tags);
   library.def(
-      "attention_packed(Tensor qkv, *, str kind=\"softmax\", float? scale=None, bool causal=False, Tensor? w_plus=None, Tensor? w_minus=None) -> Tensor",
+      "attention_packed(Tensor qkv, *, str kind=\"softmax\", float? scale=None, bool causal=False, Tensor? w_plus=None, "
+      "Tensor? w_minus=None) -> Tensor",
       tags);
   library.def("_attention_forward(Tensor[] inputs, str kind, float scale, bool causal) -> (Tensor, Tensor)", tags);
   library.def("_attention_backward(Tensor dout, Tensor[] inputs, Tensor out, Tensor stats, str kind, float scale, bool causal) -> Tensor[]", tags);
@@ -212,15 +221,14 @@ void register_operators() { static const std::vector<torch::Library> libraries =
 at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::string_view kind, std::optional<double> scale, bool causal,
                      const AttentionExtras& extras) {
   static const auto op = find_operator<decltype(attention_composite)>("uvit::attention");
-  const auto optional = [](const at::Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; };
-  return op.call(q, k, v, kind, scale, causal, optional(extras.q2), optional(extras.k2), optional(extras.v2), optional(extras.w_plus),
-                 optional(extras.w_minus));
+  return op.call(q, k, v, kind, scale, causal, optional_of(extras.q2), optional_of(extras.k2), optional_of(extras.v2), optional_of(extras.w_plus),
+                 optional_of(extras.w_minus));
 }
 
 at::Tensor attention_packed(const at::Tensor& qkv, std::string_view kind, std::optional<double> scale, bool causal, const at::Tensor& w_plus,
                             const at::Tensor& w_minus) {
   static const auto op = find_operator<decltype(attention_packed_composite)>("uvit::attention_packed");
-  return op.call(qkv, kind, scale, causal, w_plus.defined() ? OptionalTensor(w_plus) : std::nullopt, w_minus.defined() ? OptionalTensor(w_minus) : std::nullopt);
+  return op.call(qkv, kind, scale, causal, optional_of(w_plus), optional_of(w_minus));
 }
 
 std::tuple<at::Tensor, at::Tensor> call_attention_forward(at::TensorList inputs, std::string_view kind, double scale, bool causal) {

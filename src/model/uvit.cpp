@@ -222,6 +222,9 @@ double UViT::flops_per_image() const {
   products += static_cast<double>(o.context_tokens * o.context_dim) * dim;
   const double block = tokens * (4 * dim * dim + 2 * dim * hidden) + 2 * tokens * tokens * dim;
   products += (2 * side + 1) * block;
+  for (const std::string& kind : o.plan.kinds) {
+    if (kind == "dipole") products += tokens * dim * dim + tokens * tokens * dim;  // the second value projection and its product
+  }
   if (o.skip) products += side * tokens * 2 * dim * dim;
   products += tokens * dim * patch_values;
   if (o.conv) products += static_cast<double>(o.height * o.width) * channels * channels * 9;

@@ -47,7 +47,8 @@ Results run_reference(kernels::Kind kind, Operands operands, const at::Tensor& d
 
 TEST_CASE("every kind: plain ATen operations agree with loops in double, output and gradients, causal or not, with keys != queries") {
   for (const kernels::Kind kind : all_kinds()) {
-    for (const Sizes& sizes : {Sizes{2, 3, 7, 7, 8, 8}, Sizes{1, 2, 4, 9, 5, 3}, Sizes{1, 2, 9, 4, 8, 16}, Sizes{1, 1, 1, 1, 8, 8}, Sizes{1, 1, 2, 1, 3, 3}}) {
+    for (const Sizes& sizes :
+         {Sizes{2, 3, 7, 7, 8, 8}, Sizes{1, 2, 4, 9, 5, 3}, Sizes{1, 2, 9, 4, 8, 16}, Sizes{1, 1, 1, 1, 8, 8}, Sizes{1, 1, 2, 1, 3, 3}}) {
       for (const bool causal : {false, true}) {
         INFO(kernels::kind_name(kind) << (causal ? " causal" : "") << " L " << sizes.L << " Lk " << sizes.Lk);
         const Operands operands(kind, sizes, 1);
@@ -67,7 +68,9 @@ TEST_CASE("every kind: gradients agree with finite differences, away from scores
     const Sizes sizes;
     const at::Tensor dout = seeded({sizes.B, sizes.H, sizes.L, sizes.Dv}, 4);
     Operands operands = Operands(kind, sizes, 1).leaves(at::kDouble);
-    const auto loss = [&] { return (eager_attention(operands.q, operands.k, operands.v, kernels::kind_name(kind), {}, false, operands.extras) * dout).sum(); };
+    const auto loss = [&] {
+      return (eager_attention(operands.q, operands.k, operands.v, kernels::kind_name(kind), {}, false, operands.extras) * dout).sum();
+    };
     REQUIRE(at::matmul(operands.q, operands.k.transpose(2, 3)).abs().min().item<double>() > 1e-3);
     loss().backward();
     const torch::NoGradGuard no_grad;
@@ -130,7 +133,8 @@ TEST_CASE("every kind: without keys the output is 0, and scores of 1e4 or all 0 
 }
 
 TEST_CASE("cog: a score of 0 adds nothing but still counts in the denominator") {
-  const at::Tensor q = at::tensor({1.0}).view({1, 1, 1, 1}), k = at::tensor({0.0, -2.0}).view({1, 1, 2, 1}), v = at::tensor({5.0, 1.0}).view({1, 1, 2, 1});
+  const at::Tensor q = at::tensor({1.0}).view({1, 1, 1, 1});
+  const at::Tensor k = at::tensor({0.0, -2.0}).view({1, 1, 2, 1}), v = at::tensor({5.0, 1.0}).view({1, 1, 2, 1});
   const double expected = -std::exp(2.0) / (1 + std::exp(2.0));
   CHECK(eager_attention(q, k, v, "cog", 1.0).item<double>() == Approx(expected).epsilon(1e-6));
 }

@@ -22,8 +22,8 @@ std::pair<std::string, bool> split_operation(const std::string& operation) {
 /// dipole_t5 and dipole_bert are historic variants of dipole's second weights, u / sum(u): here as formulas, no kinds of ours.
 bool is_historic(const std::string& kind) { return kind == "dipole_t5" || kind == "dipole_bert"; }
 
-at::Tensor historic_dipole(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::string_view kind, std::optional<double> scale, bool /*causal*/,
-                           const AttentionExtras& extras) {
+at::Tensor historic_dipole(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, std::string_view kind, std::optional<double> scale,
+                           bool /*causal*/, const AttentionExtras& extras) {
   const at::Tensor s = at::matmul(q, k.transpose(2, 3)) * scale.value(), first = s.softmax(-1);
   const at::Tensor u = kind == "dipole_t5" ? 1 / (first + 1e-9) : 1 / (s.exp() + 1e-6);
   const auto heads = [](const at::Tensor& w) { return w.view({1, -1, 1, 1}); };

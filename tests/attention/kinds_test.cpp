@@ -38,7 +38,8 @@ std::shared_ptr<Attention> random_module(const AttentionOptions& options, at::Sc
 }
 
 /// The module's output from its parameters alone, spelled out with a loop over heads.
-at::Tensor spelled_out(const std::string& kind, const AttentionOptions& options, const torch::OrderedDict<std::string, at::Tensor>& p, const at::Tensor& x) {
+at::Tensor spelled_out(const std::string& kind, const AttentionOptions& options, const torch::OrderedDict<std::string, at::Tensor>& p,
+                       const at::Tensor& x) {
   const auto find = [&](const char* name) { return p.contains(name) ? p[name] : at::Tensor(); };
   const std::int64_t dim = options.embed_dim, width = dim / options.num_heads;
   const at::Tensor qkv = at::linear(x, p["qkv.weight"], find("qkv.bias"));
@@ -161,7 +162,8 @@ TEST_CASE("every kind runs with widths that the fused kernels do not take") {
 
 TEST_CASE("make_attention refuses heads that do not divide the width, odd heads to pair, an unknown kind and an unknown back end") {
   CHECK_THAT(error_of([] { make_attention(options_of("cog", "fused", 5)); }), Catch::Contains("32") && Catch::Contains("5"));
-  CHECK_THAT(error_of([] { make_attention(options_of("differential", "fused", 3, 24)); }), Catch::Contains("num_heads = 3") && Catch::Contains("even"));
+  CHECK_THAT(error_of([] { make_attention(options_of("differential", "fused", 3, 24)); }),
+             Catch::Contains("num_heads = 3") && Catch::Contains("even"));
   CHECK_THAT(error_of([] { make_attention(options_of("softmx", "fused")); }), Catch::Contains("did you mean 'softmax'"));
   CHECK_THAT(error_of([] { make_attention(options_of("cog", "eagr")); }), Catch::Contains("did you mean 'eager'"));
 }

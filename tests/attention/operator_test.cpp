@@ -204,8 +204,10 @@ TEST_CASE("under autocast operands of several dtypes are brought to its own, and
 
 TEST_CASE("bad arguments give an error that names them") {
   const at::Tensor x = at::zeros({2, 3, 4, 8}), w = at::ones({3});
-  const auto message = [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const char* kind = "softmax", const AttentionExtras& extras = {},
-                          std::optional<double> scale = {}) { return message_of([&] { attention(q, k, v, kind, scale, false, extras); }); };
+  const auto message = [](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const char* kind = "softmax",
+                          const AttentionExtras& extras = {}, std::optional<double> scale = {}) {
+    return message_of([&] { attention(q, k, v, kind, scale, false, extras); });
+  };
   CHECK_THAT(message(x, x, x, "sofmax"), Catch::Contains("'sofmax'") && Catch::Contains("did you mean 'softmax'"));
   CHECK_THAT(message(x[0], x, x), Catch::Contains("q must be [B, H, L, D]") && Catch::Contains("[3, 4, 8]"));
   CHECK_THAT(message(x, at::zeros({2, 3, 4, 16}), x), Catch::Contains("k must be") && Catch::Contains("[2, 3, 4, 16]"));

@@ -72,7 +72,8 @@ TEST_CASE("the description says why a block does not run fused") {
   config.num_heads = 2;
   const auto describe = [&](const char* precision, const char* device) { return describe_plan(make_plan(config), config, precision, device); };
   // Heads of 80: differential pairs their values to 160.
-  CHECK_THAT(describe("fp32", "cpu"), Catch::Matches("in\\.0 +softmax +fused\nmid +differential +plain operations: value_dim 160.*\nout\\.0 +cog +fused\n"));
+  CHECK_THAT(describe("fp32", "cpu"),
+             Catch::Matches("in\\.0 +softmax +fused\nmid +differential +plain operations: value_dim 160.*\nout\\.0 +cog +fused\n"));
   CHECK_THAT(describe("bf16", "cpu"), Catch::Contains("fused"));
   CHECK_THAT(describe("fp16", "cpu"), !Catch::Contains("fused") && Catch::Contains("Half"));
   CHECK_THAT(describe("bf16", "cuda"), !Catch::Contains("fused") && Catch::Contains("cuda"));

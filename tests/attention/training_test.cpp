@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "attention/attention.h"
+#include "diffusion/autocast.h"
 #include "model/uvit.h"
 #include "support/tensors.h"
 
@@ -93,6 +94,20 @@ TEST_CASE("every kind learns, with both back ends") {
   }
 }
 
+TEST_CASE("every kind learns in bfloat16 autocast, its weights in float32") {
+  for (const AttentionKind& row : attention_kinds()) {
+    INFO(row.name);
+    std::vector<double> losses;
+    {
+      const AutocastGuard autocast("bf16", at::kCPU);
+      losses = losses_of(row.name, "fused", 12);
+    }
+    const std::vector<double> single = losses_of(row.name, "fused", 12);
+    CHECK(largest_relative_difference(losses, single) < 0.05);
+    CHECK(mean_of(losses, 8, 12) < mean_of(losses, 0, 4));
+  }
+}
+
 TEST_CASE("every kind: initial values of its own parameters come from their names") {
   for (const AttentionKind& row : attention_kinds()) {
     INFO(row.name);
@@ -121,7 +136,9 @@ TEST_CASE("the back end is a lossless switch: softmax losses agree to 1e-4 over 
 
   const std::vector<double> eager = losses_of("cog", "eager", 50);
   double spread = 0;
-  for (std::uint64_t run = 1; run <= 4; ++run) spread = std::max(spread, largest_relative_difference(losses_of("cog", "eager", 50, 1e-7, 1000 * run), eager));
+  for (std::uint64_t run = 1; run <= 4; ++run) {
+    spread = std::max(spread, largest_relative_difference(losses_of("cog", "eager", 50, 1e-7, 1000 * run), eager));
+  }
   const double difference = largest_relative_difference(losses_of("cog", "fused", 50), eager);
   INFO("fused differs by " << difference << ", perturbed eager runs by " << spread);
   CHECK(difference <= 2 * spread);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "attention/operator.h"
 #include "attention/plan.h"
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
@@ -25,8 +26,11 @@ MemoryEstimate estimate_memory(const UViT& model, const Config& config) {
   const double profiles = static_cast<double>(config.train.ema_decay.size());
   const double tokens = static_cast<double>((o.height / o.patch_size) * (o.width / o.patch_size) + 1 + (o.label_rows > 0) + o.context_tokens);
   const double width = static_cast<double>(o.embed_dim);
-  // a block keeps x twice, both norms, qkv, the attention output, fc1 and its GELU, and (eager) the weights and their absolute scores of every head
-  const double block = tokens * width * (8.0 + 2.0 * o.mlp_ratio) + 3.0 * static_cast<double>(o.num_heads) * tokens * tokens;
+  // a block keeps x twice, both norms, qkv, the attention output, fc1 and its GELU, and, where it does not run fused, the weights and their scores
+  const std::int64_t head_dim = o.embed_dim / o.num_heads;
+  const bool fused = o.attention_backend == "fused" && plain_path_reason(c10::kCPU, at::kFloat, head_dim, head_dim).empty();
+  const double weights = fused ? 0 : 3.0 * static_cast<double>(o.num_heads) * tokens * tokens;
+  const double block = tokens * width * (8.0 + 2.0 * o.mlp_ratio) + weights;
   const double skips = o.skip ? tokens * width * 2.0 * static_cast<double>(o.depth / 2) : 0;
   const std::int64_t micro = config.train.micro_batch_size > 0 ? config.train.micro_batch_size : config.train.batch_size;
   return {4.0 * static_cast<double>(model.num_parameters()) * (4.0 + profiles),
