@@ -37,11 +37,11 @@ finish() {
 # tiny_train DIR [more arguments]: a training of a few seconds on Fashion-MNIST.
 tiny=(--set model.embed_dim=32 --set model.depth=2 --set model.num_heads=2 --set model.patch_size=7 --set train.steps=6 --set train.batch_size=8
   --set train.eval_every=3 --set train.eval_images=16 --set train.sample_every=0 --set train.checkpoint_every=3 --set train.log_every=1
-  --set optimizer.warmup_steps=1 --set sample.batch_size=5 --set sample.num_steps=3 --set "sample.grid=[2,5]")
+  --set optimizer.warmup_steps=1 --set sample.batch_size=5 --set sample.num_steps=3 --set "sample.grid=[2,5]" --set optimizer.lr_schedule=constant)
 tiny_train() {
   local out=$1
   shift
-  "$uvit" train "$source_dir/configs/fashion_mnist/uvic.toml" --out "$out" "${tiny[@]}" "$@"
+  ${run_as:-} "$uvit" train "$source_dir/configs/fashion_mnist/uvic.toml" --out "$out" "${tiny[@]}" "$@"
 }
 need_fashion_mnist() {
   [ -e /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz ] || { echo "SKIPPED: dataset-fashion-mnist is not installed"; exit 0; }
