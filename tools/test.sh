@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000} # as the program sets it for itself
+
 tools/setup.sh --tests
 # Parsers and kernels, and what they stand on, once more under the address and undefined-behaviour sanitizers. They know no LibTorch.
 cmake --preset asan >/dev/null

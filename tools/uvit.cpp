@@ -5,8 +5,11 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <new>
 
@@ -26,6 +29,14 @@ std::string describe_version() {
 #endif
   return fmt::format("uvit {} ({})\nLibTorch {}\nCUDA: {}\nCPU: {}; ATen kernels {}; {} threads", uvit::version(), uvit::git_commit(), TORCH_VERSION, cuda,
                      uvit::cpu_description(), at::get_cpu_capability(), at::get_num_threads());
+}
+
+/// OpenMP's threads spin while they wait for each other, for milliseconds by default: where another process holds a core, a training slows down twentyfold.
+/// A short spin costs nothing on an idle machine. The runtime reads the variable when it is loaded, before main, so the program starts itself once more.
+void wait_without_spinning(char** argv) {
+  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
+  setenv("GOMP_SPINCOUNT", "2000", 1);
+  execv("/proc/self/exe", argv);  // returns only when it fails; then everything works, with the long spin
 }
 
 int report(const std::string& message, int code) {
@@ -51,6 +62,7 @@ int report_usage(const CLI::App& app, const CLI::ParseError& error, int argc, ch
 }  // namespace
 
 int main(int argc, char** argv) {
+  wait_without_spinning(argv);
   std::signal(SIGXFSZ, SIG_IGN);  // a file that grows past its limit is a failed write, not a death
   std::signal(SIGPIPE, SIG_IGN);
   auto logger = spdlog::stderr_logger_mt("uvit");
