@@ -16,13 +16,9 @@ struct UViTCase {
   std::vector<std::string> parameter_order;
 };
 
-inline UViTCase read_uvit_case(const nlohmann::json& entry) {
-  const nlohmann::json& c = entry.at("config");
-  UViTCase result;
-  result.name = entry.at("name");
-  result.num_parameters = entry.at("n_params");
-  result.parameter_order = entry.at("param_order").get<std::vector<std::string>>();
-  UViTOptions& o = result.options;
+/// The official constructor's arguments, as the fixtures write them.
+inline UViTOptions read_uvit_options(const nlohmann::json& c) {
+  UViTOptions o;
   o.height = o.width = c.at("img_size");
   o.channels = c.at("in_chans");
   o.patch_size = c.at("patch_size");
@@ -41,6 +37,15 @@ inline UViTCase read_uvit_case(const nlohmann::json& entry) {
   plan.depth = o.depth;
   plan.attention = {c.value("np", false) ? "cog" : "softmax"};
   o.plan = make_plan(plan);
+  return o;
+}
+
+inline UViTCase read_uvit_case(const nlohmann::json& entry) {
+  UViTCase result;
+  result.name = entry.at("name");
+  result.num_parameters = entry.at("n_params");
+  result.parameter_order = entry.at("param_order").get<std::vector<std::string>>();
+  result.options = read_uvit_options(entry.at("config"));
   return result;
 }
 

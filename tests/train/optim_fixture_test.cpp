@@ -6,6 +6,7 @@
 #include "io/safetensors.h"
 #include "support/fixtures.h"
 #include "support/tensors.h"
+#include "support/uvit_cases.h"
 #include "train/adamw.h"
 #include "train/ema.h"
 
@@ -13,21 +14,6 @@ using namespace uvit;
 using namespace uvit::test;
 
 namespace {
-
-UViTOptions fixture_options(const nlohmann::json& json) {
-  UViTOptions options;
-  options.height = options.width = json.at("img_size");
-  options.channels = json.at("in_chans");
-  options.patch_size = json.at("patch_size");
-  options.embed_dim = json.at("embed_dim");
-  options.depth = json.at("depth");
-  options.num_heads = json.at("num_heads");
-  options.mlp_ratio = json.at("mlp_ratio");
-  options.qkv_bias = json.at("qkv_bias");
-  options.mlp_time_embed = json.at("mlp_time_embed");
-  options.plan.kinds.assign(static_cast<std::size_t>(2 * (options.depth / 2) + 1), "softmax");
-  return options;
-}
 
 /// Settings of one official run.
 struct Settings {
@@ -54,7 +40,7 @@ struct Trace {
 Trace run_steps(const nlohmann::json& json, const Settings& settings, at::ScalarType dtype) {
   const TensorFile data = read_safetensors(fixtures() / "optim_data.safetensors");
   const at::Tensor x0 = load_tensor(data, "x0", dtype), eps = load_tensor(data, "eps", dtype);
-  UViT model(fixture_options(json.at("config")));
+  UViT model(read_uvit_options(json.at("config")));
   model.to(dtype);
   load_parameters(model, read_safetensors(fixtures() / "optim_init_state.safetensors"), "optim_init_state");
   Trace trace;
