@@ -5,7 +5,7 @@
 
 namespace uvit::kernels {
 
-enum class Dtype : std::int32_t { f32, bf16 };
+enum class Dtype : std::int32_t { f32, bf16, f16 };  ///< f16: the CUDA kernels only
 
 /// A tensor [B, H, length, width] in memory: the last stride is 1, the others are free and count elements.
 /// Rows need no alignment beyond that of their element.
@@ -37,11 +37,12 @@ struct AttentionParams {
   MutableView o;  ///< [B, H, L, Dv]: written by forward, read by backward
   /// [stats_per_row(kind), B, H, L]: the log of the row's normaliser as a sum of two floats (the row's shift, and the log of the shifted sum: one
   /// float alone loses 2^-12 at scores of 1e4), then the same for the second normaliser. A row with no visible key has -inf and 0.
-  /// Written by forward when not null; needed by backward.
+  /// Written by forward when not null; needed by backward. Each back end reads only its own: the CUDA kernels keep base-2 logarithms.
   float* stats = nullptr;
 
-  /// [2, B, H, L, Dv], of attention_parts_floats(params) floats: softmax(t1) v and softmax(t2) v' apart, for kinds with two normalisers and long
-  /// rows. Written by forward and read by backward when not null; where it is null backward makes one sweep over the keys more.
+  /// [2, B, H, L, Dv], of attention_parts_floats(params) floats (CUDA: attention_parts_floats_cuda): softmax(t1) v and softmax(t2) v' apart, for
+  /// kinds with two normalisers and (CPU) long rows. Written by forward and read by backward when not null; where it is null backward computes it
+  /// again.
   float* parts = nullptr;
 
   View dout;                  ///< [B, H, L, Dv]

@@ -110,6 +110,7 @@ void require(bool condition, const char* message) {
 
 void check_inputs(const AttentionParams& p) {
   require(p.B >= 0 && p.H >= 0 && p.L >= 0 && p.Lk >= 0, "B, H, L and Lk must not be negative");
+  require(p.dtype != Dtype::f16, "float16 is not supported on the CPU; use float32 or bfloat16");
   require(attention_supported(p.D, p.Dv), "D and Dv must be multiples of 8 from 8 to 128");
   if (p.B * p.H * p.L == 0) return;
   require(p.q.data && p.o.data, "q or o is null");
