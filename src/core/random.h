@@ -17,6 +17,8 @@ enum class RandomPurpose : std::uint32_t {
   sample = 6,      ///< sampling: step 0 is the initial noise, step k > 0 the k-th draw of a solver; the seed is the image's own (S + i), index 0
   init = 7,        ///< initial value of a parameter; index = hash of the parameter's name
   evaluation = 8,  ///< t and noise of the held-out loss; index = position in the held-out set
+  latent = 9,      ///< an autoencoder's draw from its posterior; index = global sample index
+  caption = 10,    ///< which caption of an image a training sample takes; index = global sample index
 };
 
 /// Philox4x32-10 (Salmon et al., SC 2011): ten rounds on a 128-bit counter with a 64-bit key; returns four 32-bit words.

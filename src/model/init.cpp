@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/random.h"
+#include "model/init.h"
 #include "model/uvit.h"
 
 namespace uvit {
@@ -61,6 +62,9 @@ void initialise_module(Initialiser& init, const std::string& name, torch::nn::Mo
   } else if (auto* norm = module.as<torch::nn::LayerNorm>()) {
     norm->weight.fill_(1.0);
     norm->bias.zero_();
+  } else if (auto* group = module.as<torch::nn::GroupNorm>()) {
+    group->weight.fill_(1.0);
+    group->bias.zero_();
   } else {
     initialise_attention(init, name, module);
   }
@@ -68,13 +72,19 @@ void initialise_module(Initialiser& init, const std::string& name, torch::nn::Mo
 
 }  // namespace
 
+void initialise_modules(torch::nn::Module& root, std::uint64_t seed) {
+  const torch::NoGradGuard no_grad;
+  Initialiser init(seed);
+  // Without the root itself: asking for it throws where no shared_ptr holds it.
+  for (const auto& item : root.named_modules("", false)) initialise_module(init, item.key(), *item.value());
+}
+
 void UViT::initialise(std::uint64_t seed) {
   const torch::NoGradGuard no_grad;
   Initialiser init(seed);
   // The official truncation at +-2 is 100 standard deviations away: no draw ever meets it.
   init.normal("pos_embed", named_parameters(false)["pos_embed"], 0.02F);
-  // Without UViT itself: asking for it throws where no shared_ptr holds it.
-  for (const auto& item : named_modules("", false)) initialise_module(init, item.key(), *item.value());
+  initialise_modules(*this, seed);
 }
 
 }  // namespace uvit
