@@ -177,22 +177,6 @@ TEST_CASE("fused attention: empty batches, empty key sets and empty query sets")
     });
 }
 
-TEST_CASE("fused attention: memory grows no faster than the lengths") {
-  for (int kind = 0; kind < kKindCount; ++kind)
-    for (bool backward : {false, true})
-      with_each_isa([&](const std::string& isa) {
-        auto bytes = [&](std::int64_t length) {
-          AttentionParams p;
-          p.kind = kind_at(kind), p.B = 1, p.H = 4, p.L = p.Lk = length, p.D = p.Dv = 64;
-          const AttentionMemory memory = attention_memory(p, backward);
-          return static_cast<double>(memory.each_thread + memory.shared);
-        };
-        INFO(isa << " " << kind_name(kind_at(kind)));
-        CHECK(bytes(4096) < 8.5 * bytes(1024));  // up to 4 times the length, and twice the splits of a head
-        CHECK(bytes(16384) < 4.1 * bytes(4096));
-      });
-}
-
 TEST_CASE("fused attention: what is not supported is refused by name") {
   CHECK(attention_supported(8, 128));
   CHECK_FALSE(attention_supported(12, 16));

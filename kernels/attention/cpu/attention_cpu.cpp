@@ -187,9 +187,9 @@ void attention_backward(const AttentionParams& params, const ParallelFor& parall
       for (std::int64_t item = begin; item < end; ++item)
         run_item(item, scratch.data(), all_sums.get() + static_cast<std::size_t>(item) * sums_floats);
     });
-    parallel_for(heads, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t head = begin; head < end; ++head)
-        isa.finish(params, plan, head, all_sums.get() + static_cast<std::size_t>(head) * split_floats);
+    parallel_for(plan.items, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t item = begin; item < end; ++item)
+        isa.finish(params, plan, item, all_sums.get() + static_cast<std::size_t>(item / plan.splits) * split_floats);
     });
   }
   for (int n = 0; n < 2; ++n) {

@@ -31,8 +31,9 @@ struct KernelTable {
   std::size_t (*key_sums)(const AttentionParams&, const Plan&);
   /// Writes the item's dq (and dq2), its key sums to `sums`, and its shares of dw_plus and dw_minus to weight_sums[0] and [1].
   void (*backward)(const AttentionParams&, const Plan&, std::int64_t item, float* scratch, float* sums, double* weight_sums);
-  /// Adds the splits' key sums of a head in order (`sums` of its first item, key_sums floats apart; overwritten) and writes dk, dv, dk2, dv2.
-  void (*finish)(const AttentionParams&, const Plan&, std::int64_t head, float* sums);
+  /// After all items: adds the splits' key sums of a head in order, for one of plan.splits pieces of its keys, and writes dk, dv, dk2, dv2 there.
+  /// @param head_sums  the sums of the head's first item, the others key_sums floats apart; overwritten
+  void (*finish)(const AttentionParams&, const Plan&, std::int64_t item, float* head_sums);
 };
 
 extern const KernelTable kPortableKernels;

@@ -5,6 +5,8 @@
 namespace uvit::kernels::UVIT_ISA {
 
 constexpr std::int64_t kBackwardRows = 60, kBackwardWholeRow = 576, kBackwardTile = 512;
+// Every split of a head has key sums of its own: from 1024 queries on their number depends on B * H alone, and memory is linear in L.
+constexpr std::int64_t kBackwardSplitRows = 128, kBackwardMaxSplits = 8;
 // Kinds with two normalisers need both deltas before the first gradient: a whole row in memory saves a sweep, so beyond this many keys their blocks
 // are low and wide.
 constexpr std::int64_t kBackwardTwoRows = 36, kBackwardTwoLowBlocks = 512;
@@ -16,8 +18,9 @@ static bool two_normalisers(Kind kind) { return kind == Kind::sda || kind == Kin
 
 static Plan backward_plan(const AttentionParams& p) {
   const bool whole_row = two_normalisers(p.kind) && p.Lk <= kWholeRowKeys;
-  if (whole_row) return make_plan(p, p.Lk > kBackwardTwoLowBlocks ? kBackwardTwoRows : kBackwardRows, kWholeRowKeys, kBackwardTile);
-  return make_plan(p, kBackwardRows, kBackwardWholeRow, kBackwardTile);
+  const std::int64_t splits = min(kBackwardMaxSplits, split_queries(p, kBackwardSplitRows));
+  if (whole_row) return make_plan(p, splits, p.Lk > kBackwardTwoLowBlocks ? kBackwardTwoRows : kBackwardRows, kWholeRowKeys, kBackwardTile);
+  return make_plan(p, splits, kBackwardRows, kBackwardWholeRow, kBackwardTile);
 }
 
 /// Where one item's sums over its queries lie: dk, dv, and dk2 or dv2.
@@ -206,19 +209,24 @@ static void backward_piece(const AttentionParams& p, const Plan& plan, std::int6
   }
 }
 
-/// Adds the key sums of a head's splits in their order and writes the gradients of its keys and values.
+/// Adds the key sums of a head's splits in their order and writes the gradients of its keys and values: the item-th of all pieces of keys.
 template <Dtype kType>
-static void finish_head(const AttentionParams& p, const Plan& plan, std::int64_t head, float* sum_floats) {
-  const KeySums sums(p, sum_floats);
-  for (std::int64_t split = 1; split < plan.splits; ++split) {
-    const float* other = sum_floats + static_cast<std::size_t>(split) * sums.floats;
-    for (std::size_t i = 0; i < sums.floats; ++i) sum_floats[i] += other[i];
-  }
-  const std::int64_t b = head / p.H, h = head % p.H;
-  write_rows<kType>(sums.dk, sums.d_row, p.Lk, matrix<kType>(p.dk, b, h, p.D), 0, p.scale);
-  write_rows<kType>(sums.dv, sums.v_row, p.Lk, matrix<kType>(p.dv, b, h, p.Dv), 0, 1);
-  if (sums.dk2) write_rows<kType>(sums.dk2, sums.d_row, p.Lk, matrix<kType>(p.dk2, b, h, p.D), 0, p.scale);
-  if (sums.dv2) write_rows<kType>(sums.dv2, sums.v_row, p.Lk, matrix<kType>(p.dv2, b, h, p.Dv), 0, 1);
+static void finish_piece(const AttentionParams& p, const Plan& plan, std::int64_t item, float* head_sums) {
+  const KeySums sums(p, head_sums);
+  const std::int64_t b = item / plan.splits / p.H, h = item / plan.splits % p.H;
+  const std::int64_t piece = (p.Lk + plan.splits - 1) / plan.splits, begin = min(p.Lk, item % plan.splits * piece);
+  const std::int64_t keys = min(piece, p.Lk - begin);
+  auto finish = [&](float* first, std::int64_t row, const MutableView& to, std::int64_t width, float factor) {
+    if (!first) return;
+    first += begin * row;
+    for (std::int64_t split = 1; split < plan.splits; ++split)
+      for (std::int64_t i = 0; i < keys * row; ++i) first[i] += first[static_cast<std::size_t>(split) * sums.floats + static_cast<std::size_t>(i)];
+    write_rows<kType>(first, row, keys, matrix<kType>(to, b, h, width), begin, factor);
+  };
+  finish(sums.dk, sums.d_row, p.dk, p.D, p.scale);
+  finish(sums.dv, sums.v_row, p.dv, p.Dv, 1);
+  finish(sums.dk2, sums.d_row, p.dk2, p.D, p.scale);
+  finish(sums.dv2, sums.v_row, p.dv2, p.Dv, 1);
 }
 
 }  // namespace uvit::kernels::UVIT_ISA

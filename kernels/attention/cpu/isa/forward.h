@@ -4,9 +4,9 @@
 
 namespace uvit::kernels::UVIT_ISA {
 
-constexpr std::int64_t kForwardRows = 60, kForwardTile = 768;
+constexpr std::int64_t kForwardRows = 60, kForwardTile = 768, kForwardSplitRows = 256;
 
-static Plan forward_plan(const AttentionParams& p) { return make_plan(p, kForwardRows, kWholeRowKeys, kForwardTile); }
+static Plan forward_plan(const AttentionParams& p) { return make_plan(p, split_queries(p, kForwardSplitRows), kForwardRows, kWholeRowKeys, kForwardTile); }
 
 /// Scratch of one item.
 template <class C>

@@ -43,12 +43,18 @@ UVIT_INLINE float* parts_row(const AttentionParams& p, int which, std::int64_t b
   return p.parts + (((which * p.B + b) * p.H + h) * p.L + i) * p.Dv;
 }
 
-/// Cuts the queries into pieces so that a few heads still make some dozens of items, and keys into tiles of at most `max_tile`.
-static Plan make_plan(const AttentionParams& p, std::int64_t max_rows, std::int64_t whole_row, std::int64_t max_tile) {
-  constexpr std::int64_t kItems = 32, kSplitRows = 256;
+/// Pieces of a head's queries: a few heads shall still make some dozens of items, a piece is at least `rows` queries.
+static std::int64_t split_queries(const AttentionParams& p, std::int64_t rows) {
+  constexpr std::int64_t kItems = 32;
+  const std::int64_t heads = max(1, p.B * p.H);
+  return max(1, min((kItems + heads - 1) / heads, p.L / rows));
+}
+
+/// Cuts the queries into `splits` pieces of blocks of at most `max_rows`, and keys into tiles of at most `max_tile`.
+static Plan make_plan(const AttentionParams& p, std::int64_t splits, std::int64_t max_rows, std::int64_t whole_row, std::int64_t max_tile) {
   const std::int64_t heads = p.B * p.H;
   Plan plan;
-  plan.splits = max(1, min((kItems + heads - 1) / max(1, heads), p.L / kSplitRows));
+  plan.splits = splits;
   plan.split_rows = round_up((p.L + plan.splits - 1) / plan.splits, kRows[kBlockVecs]);
   plan.items = heads * plan.splits;
   const std::int64_t blocks = (plan.split_rows + max_rows - 1) / max_rows;

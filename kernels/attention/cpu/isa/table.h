@@ -105,8 +105,8 @@ static std::size_t backward_scratch(const AttentionParams& p, const Plan& plan) 
 
 static std::size_t key_sums(const AttentionParams& p, const Plan&) { return KeySums(p, nullptr).floats; }
 
-static void finish(const AttentionParams& p, const Plan& plan, std::int64_t head, float* sums) {
-  p.dtype == Dtype::f32 ? finish_head<Dtype::f32>(p, plan, head, sums) : finish_head<Dtype::bf16>(p, plan, head, sums);
+static void finish(const AttentionParams& p, const Plan& plan, std::int64_t item, float* head_sums) {
+  p.dtype == Dtype::f32 ? finish_piece<Dtype::f32>(p, plan, item, head_sums) : finish_piece<Dtype::bf16>(p, plan, item, head_sums);
 }
 
 }  // namespace UVIT_ISA
