@@ -1,7 +1,7 @@
 # Finds LibTorch and makes the target uvit::torch.
 # Order: a LibTorch that the user names through CMAKE_PREFIX_PATH, else the one that tools/setup.sh put into .venv.
 # The pip build of LibTorch was made with CUDA, and its own CMake package refuses to load without a CUDA toolkit; the
-# libraries themselves need none, so they are linked directly. torch_cuda is linked only with UVIT_CUDA.
+# libraries themselves need none, so they are linked directly. Cuda.cmake adds the CUDA ones.
 set(_hints)
 foreach(prefix IN LISTS CMAKE_PREFIX_PATH)
   list(APPEND _hints "${prefix}" "${prefix}/../.." "${prefix}/../../..")
@@ -42,8 +42,3 @@ target_link_options(uvit_torch INTERFACE "LINKER:-rpath,${UVIT_TORCH_ROOT}/lib")
 foreach(dir IN LISTS _nvidia_libs)
   target_link_options(uvit_torch INTERFACE "LINKER:-rpath,${dir}" "LINKER:-rpath-link,${dir}")
 endforeach()
-if(UVIT_CUDA)
-  target_compile_definitions(uvit_torch INTERFACE UVIT_HAS_CUDA=1)
-  target_link_options(uvit_torch INTERFACE "LINKER:--no-as-needed" "${UVIT_TORCH_ROOT}/lib/libtorch_cuda.so"
-    "${UVIT_TORCH_ROOT}/lib/libc10_cuda.so" "LINKER:--as-needed")
-endif()

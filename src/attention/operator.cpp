@@ -15,6 +15,9 @@
 #include "attention/fused.h"
 #include "core/error.h"
 #include "kernels/attention/cpu/attention_cpu.h"
+#ifdef UVIT_HAS_CUDA
+#include "attention/cuda/fused_cuda.h"
+#endif
 
 namespace uvit {
 namespace {
@@ -201,6 +204,9 @@ std::vector<torch::Library> make_libraries() {
   front.impl("attention_packed", TORCH_FN(attention_packed_composite));
   libraries.push_back(std::move(front));
   libraries.push_back(fused_library(c10::DispatchKey::CPU, attention_forward_cpu, attention_backward_cpu));
+#ifdef UVIT_HAS_CUDA
+  libraries.push_back(fused_library(c10::DispatchKey::CUDA, attention_forward_cuda, attention_backward_cuda));
+#endif
   libraries.push_back(fused_library(c10::DispatchKey::Meta, attention_forward_meta, attention_backward_meta));
   libraries.push_back(fused_library(c10::DispatchKey::Autograd, attention_forward_autograd, attention_backward_autograd));
   libraries.push_back(autocast_library<c10::kCPU>(c10::DispatchKey::AutocastCPU));
@@ -243,8 +249,17 @@ std::vector<at::Tensor> call_attention_backward(const at::Tensor& dout, at::Tens
 }
 
 std::string plain_path_reason(c10::DeviceType device, at::ScalarType dtype, std::int64_t head_dim, std::int64_t value_dim) {
-  if (device != c10::kCPU && device != c10::kMeta) return fmt::format("the kernels run on the CPU, not on {}", c10::DeviceTypeName(device, true));
-  if (dtype != at::kFloat && dtype != at::kBFloat16) return fmt::format("the kernels take float32 and bfloat16, not {}", c10::toString(dtype));
+#ifdef UVIT_HAS_CUDA
+  const std::string gpu_obstacle = device == c10::kCUDA ? cuda_kernels_obstacle() : "";
+#else
+  const std::string gpu_obstacle = device == c10::kCUDA ? "this build has no CUDA kernels" : "";
+#endif
+  if (!gpu_obstacle.empty()) return gpu_obstacle;
+  const bool gpu = device == c10::kCUDA;
+  if (!gpu && device != c10::kCPU && device != c10::kMeta) return fmt::format("there are no kernels for {}", c10::DeviceTypeName(device, true));
+  if (dtype != at::kFloat && dtype != at::kBFloat16 && !(gpu && dtype == at::kHalf)) {
+    return fmt::format("the kernels take float32{} bfloat16{}, not {}", gpu ? "," : " and", gpu ? " and float16" : "", c10::toString(dtype));
+  }
   for (const auto& [name, width] : {std::pair("head_dim", head_dim), std::pair("value_dim", value_dim)}) {
     if (!kernels::attention_supported(width, width)) return fmt::format("{} {} is not a multiple of 8 up to 128", name, width);
   }

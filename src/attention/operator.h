@@ -30,8 +30,8 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 at::Tensor attention_packed(const at::Tensor& qkv, std::string_view kind = "softmax", std::optional<double> scale = std::nullopt, bool causal = false,
                             const at::Tensor& w_plus = {}, const at::Tensor& w_minus = {});
 
-/// Why operands like these run plain ATen operations, in a few words; "" where the fused kernels take them: float32 or bfloat16 on the CPU, widths
-/// that are multiples of 8 up to 128.
+/// Why operands like these run plain ATen operations, in a few words; "" where the fused kernels take them: float32 or bfloat16 on the CPU, these or
+/// float16 on a GPU (in a build with CUDA), widths that are multiples of 8 up to 128.
 std::string plain_path_reason(c10::DeviceType device, at::ScalarType dtype, std::int64_t head_dim, std::int64_t value_dim);
 
 /// Defines the operators in torch's dispatcher unless they are there. The two functions above and loading libuvit_ops.so do it.

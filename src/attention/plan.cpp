@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "attention/attention.h"
+#include "attention/device.h"
 #include "attention/operator.h"
 #include "core/error.h"
 #include "core/name_table.h"
@@ -41,7 +42,8 @@ std::string backend_of(const std::string& kind_name, const ModelConfig& model, c
   const std::int64_t head_dim = model.embed_dim / model.num_heads;
   const at::ScalarType dtype = precision == "bf16" ? at::kBFloat16 : precision == "fp16" ? at::kHalf : at::kFloat;
   const std::string reason = plain_path_reason(device == "cpu" ? c10::kCPU : c10::kCUDA, dtype, head_dim, value_dim(kind, head_dim));
-  return reason.empty() ? "fused" : fmt::format("plain operations: {}", reason);
+  if (!reason.empty()) return fmt::format("plain operations: {}", reason);
+  return device == "cpu" ? "fused" : fmt::format("fused, {} {}", device, cuda_architecture());
 }
 
 }  // namespace

@@ -23,8 +23,8 @@ std::string block_name(std::size_t block, std::size_t blocks);
 /// One kind with softmax_blocks = ["first", "last"] is the official placement of U-ViC: softmax in the first in-block and the last out-block.
 AttentionPlan make_plan(const ModelConfig& config);
 
-/// One line a block: name, kind, and what runs it: "fused", "eager", or why the back end "fused" leaves it to plain ATen operations. Runs of equal
-/// blocks are folded ("in.1 - in.5"). @param precision fp32, bf16 or fp16; @param device cpu or cuda
+/// One line a block: name, kind, and what runs it: "fused" (on a GPU "fused, cuda sm_90"), "eager", or why the back end "fused" leaves it to plain
+/// ATen operations. Runs of equal blocks are folded ("in.1 - in.5"). @param precision fp32, bf16 or fp16; @param device cpu or cuda
 std::string describe_plan(const AttentionPlan& plan, const ModelConfig& model, const std::string& precision, const std::string& device);
 
 }  // namespace uvit
