@@ -57,7 +57,7 @@ std::uint32_t to_tf32(float x) {
 float exp2_fast(float x) { return x == 0 ? 1.0f : approximate(std::exp2(x), x, 0x1p-22f); }
 float log2_fast(float x) { return x == 1 ? 0.0f : std::fabs(x) < std::numeric_limits<float>::min() ? -INFINITY : approximate(std::log2(x), x, 0x1p-22f); }
 float reciprocal_fast(float x) { return approximate(1 / x, x, 0x1p-23f); }
-float rsqrt_fast(float x) { return approximate(1 / std::sqrt(x), x, 0x1p-22f); }
+float rsqrt_fast(float x) { return approximate(static_cast<float>(1 / std::sqrt(static_cast<double>(x))), x, 0x1p-23f); }
 float tanh_fast(float x) { return approximate(std::tanh(x), x, 0x1p-11f); }
 
 }  // namespace arch

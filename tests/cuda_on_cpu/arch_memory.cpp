@@ -3,7 +3,7 @@
 
 #include "cuda_on_cpu/banks.h"
 #include "cuda_on_cpu/block.h"
-#include "cuda_on_cpu/memory.h"
+#include "cuda_on_cpu/shadow.h"
 
 namespace uvit::cuda {
 namespace emulator {
@@ -18,7 +18,10 @@ void wait_async(int groups_left, Site site) {
     return;
   }
   while (self.pending_groups.size() > static_cast<std::size_t>(groups_left)) {
-    for (const AsyncCopy& copy : self.pending_groups.front()) std::memcpy(copy.target, copy.data, 16);
+    for (const AsyncCopy& copy : self.pending_groups.front()) {
+      std::memcpy(copy.target, copy.data, 16);
+      note_arrival(copy.target, 16);
+    }
     self.pending_groups.erase(self.pending_groups.begin());
   }
 }
@@ -28,8 +31,9 @@ void load(void* to, const void* from, int bytes, bool shared, Site site) {
   const auto n = static_cast<std::size_t>(bytes);
   if (shared && is_faulty(FaultKind::past_shared, site)) from = static_cast<const char*>(from) + block->shared_bytes;
   check_access(shared ? Space::shared : Space::global, Access::read, from, n, n);
+  note_read(from, n);
   std::memcpy(to, from, n);
-  if (shared) record_shared_access(from, bytes, site);
+  if (shared) record_shared_access(from, bytes, {site.file_name(), site.line()}, site);
 }
 
 void store(void* to, const void* from, int bytes, bool shared, Site site) {
@@ -37,8 +41,9 @@ void store(void* to, const void* from, int bytes, bool shared, Site site) {
   const auto n = static_cast<std::size_t>(bytes);
   if (shared && is_faulty(FaultKind::past_shared, site)) to = static_cast<char*>(to) + block->shared_bytes;
   check_access(shared ? Space::shared : Space::global, Access::write, to, n, n);
+  note_write(to, n);
   std::memcpy(to, from, n);
-  if (shared) record_shared_access(to, bytes, site);
+  if (shared) record_shared_access(to, bytes, {site.file_name(), site.line()}, site);
 }
 
 }  // namespace emulator
@@ -62,8 +67,10 @@ void cp_async_16(void* shared, const void* global, bool valid, Site site) {
   AsyncCopy copy{target, {}, site};
   if (valid) {
     check_access(Space::global, Access::read, global, 16, 16);
+    note_read(global, 16);
     std::memcpy(copy.data, global, 16);
   }
+  note_departure(target, 16);
   std::memset(target, 0xff, 16);  // NaN for whoever reads before the wait
   self.open_group.push_back(copy);
   ++active_counters.async_copies;

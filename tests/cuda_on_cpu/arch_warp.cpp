@@ -5,7 +5,7 @@
 
 #include "cuda_on_cpu/banks.h"
 #include "cuda_on_cpu/block.h"
-#include "cuda_on_cpu/memory.h"
+#include "cuda_on_cpu/shadow.h"
 
 namespace uvit::cuda {
 namespace emulator {
@@ -155,6 +155,7 @@ void perform_ldmatrix(Lanes lanes) {
       current_thread = lanes[8 * i + r];  // the lane that an error is to name
       rows[r] = static_cast<const LoadOperands*>(current_thread->operands)->row;
       check_access(Space::shared, Access::read, rows[r], 16, 16);
+      note_read(rows[r], 16);
       std::memcpy(matrix[r], rows[r], 16);
     }
     current_thread = last;

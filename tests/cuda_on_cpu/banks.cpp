@@ -10,15 +10,14 @@ namespace {
 
 constexpr int kBanks = 32;
 
-struct Instruction {
+struct WarpAccess {
   std::array<const void*, kLanes> address{};
   int bytes = 0;
   Site site;
 };
 
-using SiteKey = std::pair<const char*, std::uint_least32_t>;
-std::map<std::tuple<SiteKey, int, int>, Instruction> recorded;  // by site, warp, turn
-std::map<std::pair<SiteKey, int>, int> turns;                   // accesses of a thread at a site
+std::map<std::tuple<Instruction, int, int>, WarpAccess> recorded;  // by instruction, warp, turn
+std::map<std::pair<Instruction, int>, int> turns;                  // accesses of a thread so far
 
 }  // namespace
 
@@ -39,27 +38,30 @@ void count_wavefronts(const void* const* addresses, int count, int bytes, const 
   }
 }
 
-void record_shared_access(const void* address, int bytes, const Site& site) {
+void record_shared_access(const void* address, int bytes, const Instruction& instruction, const Site& site) {
   const Thread& self = *current_thread;
-  const SiteKey key{site.file_name(), site.line()};
-  const int turn = turns[{key, self.index}]++;
-  Instruction& instruction = recorded[{key, self.warp, turn}];
-  instruction.address[static_cast<std::size_t>(self.lane)] = address;
-  instruction.bytes = bytes;
-  instruction.site = site;
+  const int turn = turns[{instruction, self.index}]++;
+  WarpAccess& access = recorded[{instruction, self.warp, turn}];
+  access.address[static_cast<std::size_t>(self.lane)] = address;
+  access.bytes = bytes;
+  access.site = site;
 }
 
 void count_recorded_accesses() {
-  for (const auto& [key, instruction] : recorded) {
-    const int at_once = kBanks * 4 / std::max(instruction.bytes, 4);
+  for (const auto& [key, access] : recorded) {
+    const int at_once = kBanks * 4 / std::max(access.bytes, 4);
     for (int first = 0; first < kLanes; first += at_once) {
       const void* addresses[kLanes];
       int count = 0;
       for (int l = first; l < first + at_once; ++l)
-        if (instruction.address[static_cast<std::size_t>(l)]) addresses[count++] = instruction.address[static_cast<std::size_t>(l)];
-      if (count) count_wavefronts(addresses, count, instruction.bytes, instruction.site);
+        if (access.address[static_cast<std::size_t>(l)]) addresses[count++] = access.address[static_cast<std::size_t>(l)];
+      if (count) count_wavefronts(addresses, count, access.bytes, access.site);
     }
   }
+  forget_recorded_accesses();
+}
+
+void forget_recorded_accesses() {
   recorded.clear();
   turns.clear();
 }

@@ -7,6 +7,7 @@
 
 #include "cuda_on_cpu/emulator.h"
 #include "cuda_on_cpu/fiber.h"
+#include "cuda_on_cpu/memory.h"
 #include "kernels/cuda/arch.cuh"
 
 namespace uvit::cuda::emulator {
@@ -41,6 +42,7 @@ struct Block {
   std::uint64_t serial = 0;  ///< of all blocks ever run
   unsigned char* shared = nullptr;
   std::size_t shared_bytes = 0;
+  ShadowCell* shared_shadow = nullptr;
   std::vector<std::unique_ptr<Thread>>* all = nullptr;  ///< at least `threads` of them
   const std::function<void()>* body = nullptr;
   std::string error;

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "cuda_on_cpu/block.h"
+#include "cuda_on_cpu/shadow.h"
 
 namespace uvit::cuda::emulator {
 namespace {
@@ -24,6 +25,7 @@ unsigned char* reserve(std::size_t bytes) {
 struct Allocation {
   std::string name;
   std::size_t bytes;
+  std::vector<ShadowCell> shadow;  ///< made at the first access that the race checker sees
 };
 
 /// One reserved range of addresses; allocations never move down while any is alive, so that a stale pointer meets untouchable pages.
@@ -33,7 +35,7 @@ struct Arena {
   std::map<const unsigned char*, Allocation> allocations;
 
   /// The allocation that ends after p and begins nearest, before or after it.
-  std::map<const unsigned char*, Allocation>::const_iterator nearest(const unsigned char* p) const {
+  std::map<const unsigned char*, Allocation>::iterator nearest(const unsigned char* p) {
     auto after = allocations.upper_bound(p);
     if (after == allocations.begin()) return after;
     auto before = std::prev(after);
@@ -83,6 +85,7 @@ SharedMemory::SharedMemory(std::size_t bytes) : page_bytes_(round_up(bytes, kPag
   pages_ = reserve(page_bytes_);
   if (bytes && mprotect(pages_ + kPage, page_bytes_ - 2 * kPage, PROT_READ | PROT_WRITE)) throw std::bad_alloc();
   data_ = pages_ + page_bytes_ - kPage - round_up(bytes, 128);
+  if (checks_races()) shadow_.resize(bytes);
 }
 SharedMemory::~SharedMemory() { munmap(pages_, page_bytes_); }
 void SharedMemory::forget() { std::memset(data_, 0xff, bytes_); }
@@ -116,7 +119,7 @@ GlobalMemory::GlobalMemory(std::string name, std::size_t bytes) : bytes_(bytes) 
   a.used += pages + kGapBytes;
   data_ = begin + pages - round_up(bytes, 16);
   std::memset(data_, 0xff, bytes);
-  a.allocations.emplace(data_, Allocation{std::move(name), bytes});
+  a.allocations.emplace(data_, Allocation{std::move(name), bytes, {}});
 }
 
 GlobalMemory::~GlobalMemory() {
@@ -136,16 +139,29 @@ bool is_in_global_arena(const void* p) {
   return static_cast<std::size_t>(static_cast<const unsigned char*>(p) - a.begin) < kArenaBytes;
 }
 
+bool is_near_shared(const void* p) {
+  constexpr std::ptrdiff_t kNear = 1 << 12;
+  const std::ptrdiff_t offset = static_cast<const unsigned char*>(p) - block->shared;
+  return offset >= -kNear && offset < static_cast<std::ptrdiff_t>(block->shared_bytes) + kNear;
+}
+
+Shadow shadow_of(const void* p) {
+  const auto* byte = static_cast<const unsigned char*>(p);
+  if (byte >= block->shared && byte < block->shared + block->shared_bytes) return {block->shared_shadow + (byte - block->shared), true};
+  const auto it = arena().nearest(byte);
+  if (it->second.shadow.empty()) it->second.shadow.resize(it->second.bytes);
+  return {it->second.shadow.data() + (byte - it->first), false};
+}
+
 std::string describe_address(const void* p) {
   const auto* byte = static_cast<const unsigned char*>(p);
   if (is_in_global_arena(p)) {
-    const Arena& a = arena();
+    Arena& a = arena();
     const auto it = a.nearest(byte);
     if (it == a.allocations.end()) return "global memory that was freed";
     return describe_offset(byte, it->first, it->second.bytes, it->second.name);
   }
-  constexpr std::ptrdiff_t kNear = 1 << 20;
-  if (byte - block->shared > -kNear && byte - block->shared < kNear) return describe_offset(byte, block->shared, block->shared_bytes, "shared memory");
+  if (is_near_shared(p)) return describe_offset(byte, block->shared, block->shared_bytes, "shared memory");
   return fmt::format("address {}, which is neither shared memory nor in any buffer", fmt::ptr(p));
 }
 
@@ -157,7 +173,7 @@ void check_access(Space space, Access access, const void* p, std::size_t bytes, 
   if (space == Space::shared) {
     inside = byte >= block->shared && byte + bytes <= block->shared + block->shared_bytes;
   } else {
-    const Arena& a = arena();
+    Arena& a = arena();
     const auto it = a.nearest(byte);
     inside = it != a.allocations.end() && byte >= it->first && byte + bytes <= it->first + it->second.bytes;
   }

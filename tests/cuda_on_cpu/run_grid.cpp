@@ -7,6 +7,7 @@
 #include "cuda_on_cpu/banks.h"
 #include "cuda_on_cpu/block.h"
 #include "cuda_on_cpu/memory.h"
+#include "cuda_on_cpu/shadow.h"
 
 namespace uvit::cuda::emulator {
 namespace {
@@ -114,7 +115,7 @@ void run_block(Order& order) {
 }
 
 void check_shape(const char* kernel, const int (&grid)[3], int threads, std::size_t shared_bytes) {
-  if (block) throw EmulationError(fmt::format("{}: launched from within a kernel", kernel));
+  if (block) fail(fmt::format("launches {}: a kernel cannot", kernel));
   if (threads < kLanes || threads > kMaxThreads || threads % kLanes)
     throw EmulationError(fmt::format("{}: {} threads a block; the emulator takes whole warps, 32 to {}", kernel, threads, kMaxThreads));
   if (shared_bytes > static_cast<std::size_t>(kMaxShared))
@@ -123,12 +124,13 @@ void check_shape(const char* kernel, const int (&grid)[3], int threads, std::siz
     if (grid[d] < 0 || (d > 0 && grid[d] > kMaxGridYZ)) throw EmulationError(fmt::format("{}: grid dimension {} is {}", kernel, d, grid[d]));
 }
 
-/// Leaves no trace of the block where a launch ends by an exception.
+/// Leaves no trace of the block, also where a launch ends by an exception.
 struct BlockGuard {
   explicit BlockGuard(Block& b) { block = &b; }
   ~BlockGuard() {
     block = nullptr;
     current_thread = nullptr;
+    forget_recorded_accesses();
   }
 };
 
@@ -149,10 +151,12 @@ void run_grid(const char* kernel, const int (&grid)[3], int threads, std::size_t
   state.shared_bytes = shared_bytes;
   SharedMemory shared(shared_bytes);
   state.shared = shared.data();
+  state.shared_shadow = shared.shadow().data();
   BlockGuard block_guard(state);
   SignalGuard signals;
   Order order(active_settings.seed);
   ++active_counters.launches;
+  begin_launch(serial + 1);
   for (int z = 0; z < grid[2]; ++z)
     for (int y = 0; y < grid[1]; ++y)
       for (int x = 0; x < grid[0]; ++x) {
