@@ -37,7 +37,7 @@ struct AttentionParams {
   MutableView o;  ///< [B, H, L, Dv]: written by forward, read by backward
   /// [stats_per_row(kind), B, H, L]: the log of the row's normaliser as a sum of two floats (the row's shift, and the log of the shifted sum: one
   /// float alone loses 2^-12 at scores of 1e4), then the same for the second normaliser. A row with no visible key has -inf and 0.
-  /// Written by forward when not null; needed by backward. Each back end reads only its own: the CUDA kernels keep base-2 logarithms.
+  /// Written by forward when not null; needed by backward. Each back end reads only its own: the CUDA kernels keep base-2 logarithms for 16-bit tensors.
   float* stats = nullptr;
 
   /// [2, B, H, L, Dv], of attention_parts_floats(params) floats (CUDA: attention_parts_floats_cuda): softmax(t1) v and softmax(t2) v' apart, for

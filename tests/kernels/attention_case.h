@@ -28,16 +28,17 @@ inline std::vector<std::pair<std::string, std::vector<double>*>> results_of(Refe
   return all;
 }
 
-/// A tensor [B, length, slots, H, width] as a model's packed projection holds it: the rows of one head are far apart, and begin at an odd element.
+/// A tensor [B, length, slots, H, width] as a model's packed projection holds it: the rows of one head are far apart, and begin at element `offset`.
 class PackedTensor {
  public:
-  PackedTensor(Dtype dtype, std::int64_t B, std::int64_t H, std::int64_t length, std::int64_t width)
+  PackedTensor(Dtype dtype, std::int64_t B, std::int64_t H, std::int64_t length, std::int64_t width, std::int64_t offset = 1)
       : dtype_(dtype),
+        offset_(offset),
         B_(B),
         H_(H),
         length_(length),
         width_(width),
-        bytes_(static_cast<std::size_t>((B * length * 2 * H * width + 1) * size()), 0x7f) {}
+        bytes_(static_cast<std::size_t>((B * length * 2 * H * width + offset) * size()), 0x7f) {}
 
   void fill(const std::vector<double>& values) {
     each([&](std::int64_t contiguous, char* at) { put(at, static_cast<float>(values[static_cast<std::size_t>(contiguous)])); });
@@ -47,7 +48,7 @@ class PackedTensor {
     each([&](std::int64_t contiguous, char* at) { out[static_cast<std::size_t>(contiguous)] = get(at); });
     return out;
   }
-  kernels::MutableView view() { return {bytes_.data() + size(), length_ * 2 * H_ * width_, width_, 2 * H_ * width_}; }
+  kernels::MutableView view() { return {bytes_.data() + offset_ * size(), length_ * 2 * H_ * width_, width_, 2 * H_ * width_}; }
   kernels::View input() {
     const kernels::MutableView v = view();
     return {v.data, v.stride_b, v.stride_h, v.stride_l};
@@ -57,14 +58,14 @@ class PackedTensor {
  private:
   std::int64_t size() const { return dtype_ == Dtype::f32 ? 4 : 2; }
   void put(char* at, float x) const {
-    const std::uint16_t half = to_bf16(x);
+    const std::uint16_t half = dtype_ == Dtype::f16 ? to_f16(x) : to_bf16(x);
     dtype_ == Dtype::f32 ? std::memcpy(at, &x, 4) : std::memcpy(at, &half, 2);
   }
   float get(const char* at) const {
     float x;
     std::uint16_t half;
     if (dtype_ == Dtype::f32) return std::memcpy(&x, at, 4), x;
-    return std::memcpy(&half, at, 2), from_bf16(half);
+    return std::memcpy(&half, at, 2), dtype_ == Dtype::f16 ? from_f16(half) : from_bf16(half);
   }
   template <class F>
   void each(F f) {
@@ -77,7 +78,7 @@ class PackedTensor {
               static_cast<char*>(v.data) + size() * (b * v.stride_b + h * v.stride_h + l * v.stride_l + d));
   }
   Dtype dtype_;
-  std::int64_t B_, H_, length_, width_;
+  std::int64_t offset_, B_, H_, length_, width_;
   std::vector<char> bytes_;
 };
 
@@ -88,10 +89,18 @@ struct FusedRun {
   std::vector<float> stats;
 
   FusedRun(const Reference& problem, Dtype dtype, const kernels::ParallelFor& parallel_for = kernels::serial_for, bool with_parts = true)
-      : result(problem) {
+      : FusedRun(problem, dtype, 1, [&](AttentionParams& p) {
+          std::vector<float> parts(static_cast<std::size_t>(with_parts ? kernels::attention_parts_floats(p) : 0));
+          if (!parts.empty()) p.parts = parts.data();
+          kernels::attention_forward(p, parallel_for);
+          kernels::attention_backward(p, parallel_for);
+        }) {}
+
+  /// call(params) runs forward and backward; `offset`: see PackedTensor.
+  FusedRun(const Reference& problem, Dtype dtype, std::int64_t offset, const std::function<void(AttentionParams&)>& call) : result(problem) {
     Reference& r = result;
     auto tensor = [&](std::int64_t length, std::int64_t width, const std::vector<double>* values) {
-      PackedTensor t(dtype, r.B, r.H, length, width);
+      PackedTensor t(dtype, r.B, r.H, length, width, offset);
       if (values) t.fill(*values);
       return t;
     };
@@ -111,10 +120,7 @@ struct FusedRun {
     if (scores) p.q2 = q2.input(), p.k2 = k2.input(), p.dq2 = dq2.view(), p.dk2 = dk2.view();
     if (values) p.v2 = v2.input(), p.dv2 = dv2.view();
     p.w_plus = w_plus.data(), p.w_minus = w_minus.data(), p.dw_plus = dw_plus.data(), p.dw_minus = dw_minus.data();
-    std::vector<float> parts(static_cast<std::size_t>(with_parts ? kernels::attention_parts_floats(p) : 0));
-    if (!parts.empty()) p.parts = parts.data();
-    kernels::attention_forward(p, parallel_for);
-    kernels::attention_backward(p, parallel_for);
+    call(p);
     r.o = o.values(), r.dq = dq.values(), r.dk = dk.values(), r.dv = dv.values();
     if (scores) r.dq2 = dq2.values(), r.dk2 = dk2.values();
     if (values) r.dv2 = dv2.values();
@@ -157,7 +163,7 @@ inline bool well_conditioned(const Reference& r, std::int64_t row) {
 inline Reference random_problem(Kind kind, Sizes s, bool causal, Dtype dtype, unsigned seed) {
   std::mt19937 generator(seed);
   std::normal_distribution<float> normal;
-  auto draw = [&] { return static_cast<double>(dtype == Dtype::f32 ? normal(generator) : from_bf16(to_bf16(normal(generator)))); };
+  auto draw = [&] { return static_cast<double>(rounded(normal(generator), dtype)); };
   auto tensor = [&](std::int64_t n) {
     std::vector<double> x(static_cast<std::size_t>(n));
     for (double& value : x) value = draw();
@@ -192,7 +198,7 @@ inline double longest_row(const std::vector<double>& x, std::int64_t width) {
 /// float32; weight and result in bfloat16): of a result as large as o, or as the values where the kind subtracts one mean of them from another; and
 /// for dq and dk of delta = rowsum(dout * o), which is what stays where a true gradient is 0.
 inline void check_against_plain(const std::string& what, Reference& fused, Reference& exact, Reference& plain, Dtype dtype) {
-  const double unit = dtype == Dtype::f32 ? 4 * std::ldexp(1, -24) : 2 * std::ldexp(1, -8);
+  const double unit = dtype == Dtype::f32 ? 4 * std::ldexp(1, -24) : 2 * std::ldexp(1, dtype == Dtype::bf16 ? -8 : -11);
   const bool subtracts = kernels::has_two_normalisers(exact.kind) || exact.kind == Kind::centered;
   const double values = std::max(max_abs(exact.v), max_abs(exact.v2)),
                value_row = std::max(longest_row(exact.v, exact.Dv), longest_row(exact.v2, exact.Dv));

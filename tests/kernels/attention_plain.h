@@ -21,6 +21,27 @@ inline float from_bf16(std::uint16_t half) {
   return x;
 }
 
+inline std::uint16_t to_f16(float x) {
+  const auto half = static_cast<_Float16>(x);
+  std::uint16_t bits;
+  std::memcpy(&bits, &half, 2);
+  return bits;
+}
+inline float from_f16(std::uint16_t bits) {
+  _Float16 half;
+  std::memcpy(&half, &bits, 2);
+  return static_cast<float>(half);
+}
+
+/// What a number becomes in the dtype.
+inline float rounded(float x, kernels::Dtype dtype) {
+  if (dtype == kernels::Dtype::f32) return x;
+  return dtype == kernels::Dtype::bf16 ? from_bf16(to_bf16(x)) : from_f16(to_f16(x));
+}
+inline const char* dtype_name(kernels::Dtype dtype) {
+  return dtype == kernels::Dtype::f32 ? "fp32" : dtype == kernels::Dtype::bf16 ? "bf16" : "fp16";
+}
+
 /// Attention as plain tensor operations compute it: float arithmetic, every tensor of the graph rounded to the dtype. Its error against double is
 /// what the fused kernels' error is measured by (no rounding is hidden, and nothing is blocked).
 class PlainAttention {
@@ -44,7 +65,7 @@ class PlainAttention {
   kernels::Reference& r;
   kernels::Dtype dtype_;
 
-  float round(float x) const { return dtype_ == kernels::Dtype::f32 ? x : from_bf16(to_bf16(x)); }
+  float round(float x) const { return rounded(x, dtype_); }
   /// Rounded dot products of one row with the first n rows of a matrix.
   Floats products(const std::vector<double>& a, std::int64_t a_row, const std::vector<double>& b, std::int64_t b_row, std::int64_t width,
                   std::int64_t n) const {

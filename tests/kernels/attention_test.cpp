@@ -11,7 +11,7 @@ constexpr Kind kFirstKind = Kind::softmax;
 Kind kind_at(int i) { return static_cast<Kind>(static_cast<int>(kFirstKind) + i); }
 
 std::string describe(const std::string& isa, const Reference& r, Dtype dtype) {
-  return isa + " " + kind_name(r.kind) + (r.causal ? " causal" : "") + (dtype == Dtype::f32 ? " fp32" : " bf16") + " L" + std::to_string(r.L) +
+  return isa + " " + kind_name(r.kind) + (r.causal ? " causal" : "") + " " + dtype_name(dtype) + " L" + std::to_string(r.L) +
          " Lk" + std::to_string(r.Lk) + " D" + std::to_string(r.D) + " Dv" + std::to_string(r.Dv);
 }
 

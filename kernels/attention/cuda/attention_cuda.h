@@ -22,8 +22,8 @@ void attention_backward_cuda(const AttentionParams& params, void* workspace, voi
 std::size_t attention_forward_cuda_workspace(const AttentionParams& params);
 std::size_t attention_backward_cuda_workspace(const AttentionParams& params);
 
-/// Floats of AttentionParams::parts: 2 B H L Dv for kinds with two normalisers, else 0. Forward writes it and backward reads it when not null; without
-/// it backward computes both halves of the output again.
+/// Floats of AttentionParams::parts: 2 B H L Dv for kinds with two normalisers, else 0. Forward writes it and backward reads it when not null;
+/// without it backward computes both halves of the output again.
 std::int64_t attention_parts_floats_cuda(const AttentionParams& params);
 
 /// Whether the kernels take tensors laid out like this: every row of a 16-bit tensor begins at a multiple of 16 bytes. Where not, copy it first.

@@ -1,0 +1,5 @@
+#include "kernels/attention/cuda/launch_forward.cuh"
+
+namespace uvit::kernels::cuda {
+template void launch_forward<::uvit::cuda::arch::f16, 64, Variant::softmax>(const ForwardArguments&, Stream);
+}
