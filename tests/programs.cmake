@@ -24,6 +24,11 @@ endif()
 set(programs "${CMAKE_CURRENT_SOURCE_DIR}/programs")
 add_test(NAME operator_python COMMAND bash "${programs}/operator_python.sh" "$<TARGET_FILE:uvit_ops>" "${PROJECT_SOURCE_DIR}")
 set_tests_properties(operator_python PROPERTIES TIMEOUT 600 SKIP_REGULAR_EXPRESSION "SKIPPED: ")
+# No CUDA kernel spills registers, and none has more tensor-core instructions than its products need.
+if(TARGET uvit_kernels_cuda)
+  add_test(NAME cuda_machine_code COMMAND bash "${PROJECT_SOURCE_DIR}/tools/bench/sass_report.sh" --quiet "$<TARGET_FILE:uvit_kernels_cuda>")
+  set_tests_properties(cuda_machine_code PROPERTIES TIMEOUT 600 SKIP_REGULAR_EXPRESSION "SKIPPED: ")
+endif()
 # What `cmake --install` puts down serves a project of its own.
 add_test(NAME install COMMAND bash "${programs}/install.sh" "${PROJECT_BINARY_DIR}" "${CMAKE_COMMAND}" "${programs}/consumer")
 set_tests_properties(install PROPERTIES TIMEOUT 600)

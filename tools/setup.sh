@@ -61,4 +61,9 @@ if [ ! -e "$stamp" ] && ! { [ "$level" = cpp ] && compgen -G ".venv/uvit-$torch_
   fi
   touch "$stamp"
 fi
+# The disassembler of tools/bench/sass_report.sh, which not every CUDA toolkit has.
+nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)
+if ((tests)) && [ -n "$nvcc" ] && ! compgen -G '.venv/lib/python3*/site-packages/nvidia/cu*/bin/nvdisasm' >/dev/null; then
+  .venv/bin/python -m pip --disable-pip-version-check install --quiet nvidia-cuda-cuobjdump==13.2.86 nvidia-cuda-nvdisasm==13.5.37
+fi
 echo "setup: ready"
