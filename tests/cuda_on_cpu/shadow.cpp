@@ -60,17 +60,17 @@ void read_byte(ShadowCell& cell, const unsigned char* p, bool is_shared) {
   cell.reader_lanes |= lane;
 }
 
-void write_byte(ShadowCell& cell, const unsigned char* p, bool in_flight) {
+void write_byte(ShadowCell& cell, const unsigned char* p, bool is_shared, bool in_flight) {
   const Thread& self = *current_thread;
   if (cell.write_block == block->serial) {
     if (cell.in_flight && !(in_flight && cell.writer == self.index))
       fail(fmt::format("writes {} while cp_async_16 of thread {} is still to write it: a wait is missing", describe_address(p), cell.writer));
     if (was_written_unordered(cell, self)) report("overwrites what another thread wrote", p, fmt::format("thread {} wrote it", cell.writer));
-  } else if (is_this_launch(cell.write_block)) {
+  } else if (!is_shared && is_this_launch(cell.write_block)) {
     report("overwrites what another block wrote", p, fmt::format("thread {} of that block wrote it", cell.writer));
   }
   if (was_read_unordered(cell, self)) report("overwrites what another thread reads", p, "that thread may not have read it yet");
-  if (is_this_launch(cell.read_block) && (cell.read_block != block->serial || cell.read_by_blocks))
+  if (!is_shared && is_this_launch(cell.read_block) && (cell.read_block != block->serial || cell.read_by_blocks))
     report("overwrites what another block reads", p, "that block may not have read it yet");
   cell.write_block = block->serial;
   cell.write_epoch = self.block_epoch;
@@ -96,16 +96,16 @@ void note_read(const void* p, std::size_t bytes) {
   if (is_on) for_each_cell(p, bytes, read_byte);
 }
 void note_write(const void* p, std::size_t bytes) {
-  if (is_on) for_each_cell(p, bytes, [](ShadowCell& cell, const unsigned char* at, bool) { write_byte(cell, at, false); });
+  if (is_on) for_each_cell(p, bytes, [](ShadowCell& cell, const unsigned char* at, bool is_shared) { write_byte(cell, at, is_shared, false); });
 }
 void note_departure(const void* p, std::size_t bytes) {
-  if (is_on) for_each_cell(p, bytes, [](ShadowCell& cell, const unsigned char* at, bool) { write_byte(cell, at, true); });
+  if (is_on) for_each_cell(p, bytes, [](ShadowCell& cell, const unsigned char* at, bool is_shared) { write_byte(cell, at, is_shared, true); });
 }
 void note_arrival(const void* p, std::size_t bytes) {
   if (!is_on) return;
-  for_each_cell(p, bytes, [](ShadowCell& cell, const unsigned char* at, bool) {
+  for_each_cell(p, bytes, [](ShadowCell& cell, const unsigned char* at, bool is_shared) {
     cell.in_flight = false;
-    write_byte(cell, at, false);
+    write_byte(cell, at, is_shared, false);
   });
 }
 

@@ -352,7 +352,8 @@ void store_stride(int stride, int words) {
 void do_wrong(Wrong wrong, float* global, int count) { launch("wrong", wrong_kernel, {{1, 1, 1}, 64, 1024}, nullptr, {wrong, global, count}); }
 void race(Race race, float* global) {
   const bool is_global = race >= Race::global_between_warps && race <= Race::global_write_read_blocks;
-  launch("race", race_kernel, {{is_global ? 3 : 1, 1, 1}, 64, race == Race::past_shared_plain ? 1000 : 1024}, nullptr, {race, global});
+  const int blocks = is_global || race == Race::write_then_read_barrier ? 3 : 1;  // the shared memory of one block is not that of the next
+  launch("race", race_kernel, {{blocks, 1, 1}, 64, race == Race::past_shared_plain ? 1000 : 1024}, nullptr, {race, global});
 }
 
 }  // namespace uvit::cuda::self
