@@ -51,4 +51,9 @@ std::string cuda_architecture() { return ""; }
 
 #endif
 
+at::Tensor to_device(const at::Tensor& host, c10::Device device) {
+  if (device.is_cpu()) return host;
+  return (host.is_pinned() ? host : host.pin_memory()).to(device, /*non_blocking=*/true);
+}
+
 }  // namespace uvit

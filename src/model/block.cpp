@@ -4,16 +4,12 @@
 
 namespace uvit {
 
-at::Tensor layer_norm(const torch::nn::LayerNorm& norm, const at::Tensor& x) {
-  return at::layer_norm(x.to(norm->weight.scalar_type()), norm->options.normalized_shape(), norm->weight, norm->bias, norm->options.eps());
-}
-
 Mlp::Mlp(std::int64_t embed_dim, std::int64_t hidden_dim) {
   fc1_ = register_module("fc1", torch::nn::Linear(embed_dim, hidden_dim));
   fc2_ = register_module("fc2", torch::nn::Linear(hidden_dim, embed_dim));
 }
 
-at::Tensor Mlp::forward(const at::Tensor& x) { return fc2_->forward(at::gelu(fc1_->forward(x))); }
+at::Tensor Mlp::forward(const at::Tensor& x) { return fc2_->forward(linear_gelu(fc1_, x)); }
 
 Block::Block(const AttentionOptions& attention, std::int64_t hidden_dim, bool has_skip) {
   const std::int64_t dim = attention.embed_dim;
@@ -27,8 +23,8 @@ Block::Block(const AttentionOptions& attention, std::int64_t hidden_dim, bool ha
 at::Tensor Block::forward(const at::Tensor& x, const at::Tensor& skip) {
   at::Tensor h = x;
   if (skip_linear_) h = skip_linear_->forward(at::cat({x, skip}, -1)).to(x.scalar_type());
-  h = h + attn_->forward(layer_norm(norm1_, h));
-  return h + mlp_->forward(layer_norm(norm2_, h));
+  const auto [sum, normed] = add_layer_norm(norm2_, h, attn_->forward(layer_norm(norm1_, h)));
+  return sum + mlp_->forward(normed);
 }
 
 }  // namespace uvit

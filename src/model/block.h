@@ -7,11 +7,9 @@
 #include <memory>
 
 #include "attention/attention.h"
+#include "model/token_ops.h"
 
 namespace uvit {
-
-/// LayerNorm (eps 1e-5) in the dtype of its weights, so in float32 under autocast.
-at::Tensor layer_norm(const torch::nn::LayerNorm& norm, const at::Tensor& x);
 
 /// fc2(gelu(fc1(x))), GELU with erf. State dict: fc1.*, fc2.*
 class Mlp : public torch::nn::Module {

@@ -165,6 +165,8 @@ UViT::~UViT() = default;
 at::Tensor UViT::embed(const at::Tensor& x, const at::Tensor& t, const at::Tensor& y, const at::Tensor& context) const {
   Impl& m = *impl_;
   const at::ScalarType dtype = m.pos_embed.scalar_type();
+  // Kept where the times are: a copy from the CPU in every pass would stall a GPU, and cannot be part of a CUDA graph.
+  if (m.timestep_frequencies.device() != t.device()) m.timestep_frequencies = m.timestep_frequencies.to(t.device());
   at::Tensor time = timestep_embedding(t, m.timestep_frequencies, options_.embed_dim).to(dtype);
   if (m.time_embed) time = m.time_embed->forward(time);
   std::vector<at::Tensor> tokens;

@@ -72,14 +72,14 @@ bool is_decayed(const std::string& rule, const std::string& name, const at::Tens
 /// Factors of one step, rounded to the parameter's type as torch's operations round them.
 template <class T>
 struct StepFactors {
-  StepFactors(const OptimizerConfig& config, double lr, bool decayed, std::int64_t step)
-      : keep(static_cast<T>(decayed ? 1 - lr * config.weight_decay : 1.0)),
-        mix1(static_cast<T>(1 - config.betas[0])),
-        beta2(static_cast<T>(config.betas[1])),
-        mix2(static_cast<T>(1 - config.betas[1])),
-        minus_rate(static_cast<T>(-(lr / (1 - std::pow(config.betas[0], static_cast<double>(step)))))),
-        correction2(static_cast<T>(std::sqrt(1 - std::pow(config.betas[1], static_cast<double>(step))))),
-        eps(static_cast<T>(config.eps)) {}
+  StepFactors(const AdamWStep& step, bool decayed)
+      : keep(static_cast<T>(decayed ? step.keep : 1.0)),
+        mix1(static_cast<T>(step.mix1)),
+        beta2(static_cast<T>(step.beta2)),
+        mix2(static_cast<T>(step.mix2)),
+        minus_rate(static_cast<T>(step.minus_rate)),
+        correction2(static_cast<T>(step.correction2)),
+        eps(static_cast<T>(step.eps)) {}
   T keep, mix1, beta2, mix2, minus_rate, correction2, eps;
 };
 
@@ -96,7 +96,7 @@ void update(const StepFactors<T>& f, std::int64_t n, T* p, const T* g, T* m, T* 
   });
 }
 
-/// The same with ATen operations, for tensors on a GPU.
+/// The same with ATen operations, for tensors on a GPU that DeviceUpdate does not take.
 void update_on_device(const StepFactors<double>& f, at::Tensor p, const at::Tensor& g, at::Tensor m, at::Tensor v) {
   p.mul_(f.keep);
   m.lerp_(g, f.mix1);
@@ -115,19 +115,31 @@ AdamW::AdamW(const OptimizerConfig& config, NamedTensors parameters) : config_(c
   }
 }
 
+AdamWStep AdamW::begin_step(double lr) {
+  const auto k = static_cast<double>(++step_);
+  const auto [beta1, beta2] = config_.betas;
+  return {.keep = 1 - lr * config_.weight_decay,
+          .mix1 = 1 - beta1,
+          .beta2 = beta2,
+          .mix2 = 1 - beta2,
+          .minus_rate = -(lr / (1 - std::pow(beta1, k))),
+          .correction2 = std::sqrt(1 - std::pow(beta2, k)),
+          .eps = config_.eps};
+}
+
 void AdamW::step(double lr) {
   const torch::NoGradGuard no_grad;
-  ++step_;
+  const AdamWStep step = begin_step(lr);
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     at::Tensor parameter = parameters_[i].second.detach();
     if (!parameters_[i].second.grad().defined()) continue;  // took no part in the loss; torch leaves such a parameter alone too
     const at::Tensor gradient = parameters_[i].second.grad().contiguous();
     if (!parameter.is_cpu()) {
-      update_on_device(StepFactors<double>(config_, lr, decayed_[i], step_), parameter, gradient, exp_avg_[i], exp_avg_sq_[i]);
+      update_on_device(StepFactors<double>(step, decayed_[i]), parameter, gradient, exp_avg_[i], exp_avg_sq_[i]);
       continue;
     }
     AT_DISPATCH_FLOATING_TYPES(parameter.scalar_type(), "adamw", [&] {
-      update(StepFactors<scalar_t>(config_, lr, decayed_[i], step_), parameter.numel(), parameter.data_ptr<scalar_t>(),
+      update(StepFactors<scalar_t>(step, decayed_[i]), parameter.numel(), parameter.data_ptr<scalar_t>(),
              gradient.const_data_ptr<scalar_t>(), exp_avg_[i].data_ptr<scalar_t>(), exp_avg_sq_[i].data_ptr<scalar_t>());
     });
   }

@@ -14,11 +14,23 @@ double learning_rate(const OptimizerConfig& config, std::int64_t step, std::int6
 /// Scales all gradients by min(1, max_norm / (norm + 1e-6)) when max_norm > 0. @return the norm before
 double clip_gradients(const NamedTensors& parameters, double max_norm);
 
+/// Factors of one step, in double: p *= keep where the parameter decays; m += mix1 (g - m); v = beta2 v + mix2 g^2;
+/// p += minus_rate m / (sqrt(v) / correction2 + eps).
+struct AdamWStep {
+  double keep, mix1, beta2, mix2, minus_rate, correction2, eps;
+};
+
 /// AdamW (Loshchilov & Hutter, arXiv:1711.05101), as torch's: p *= 1 - lr wd; p -= lr / (1 - b1^k) * m / (sqrt(v) / sqrt(1 - b2^k) + eps).
 class AdamW {
  public:
   AdamW(const OptimizerConfig& config, NamedTensors parameters);
   void step(double lr);
+  /// Counts a step that someone else takes, on the state below, and gives its factors.
+  AdamWStep begin_step(double lr);
+  const NamedTensors& parameters() const { return parameters_; }
+  const std::vector<at::Tensor>& exp_avg() const { return exp_avg_; }        ///< in the order of the parameters
+  const std::vector<at::Tensor>& exp_avg_sq() const { return exp_avg_sq_; }
+  const std::vector<bool>& decayed() const { return decayed_; }
   std::int64_t steps_done() const { return step_; }
   NamedTensors state() const;  ///< "exp_avg.<name>", "exp_avg_sq.<name>", "step"
   void load(const NamedTensors& state);

@@ -1,0 +1,40 @@
+#include <torch/torch.h>
+
+#include "model/token_ops.h"
+
+#ifdef UVIT_HAS_CUDA
+#include "model/cuda/fused_tokens.h"
+#endif
+
+namespace uvit {
+namespace {
+
+at::Tensor plain_layer_norm(const torch::nn::LayerNorm& norm, const at::Tensor& x) {
+  return at::layer_norm(x.to(norm->weight.scalar_type()), norm->options.normalized_shape(), norm->weight, norm->bias, norm->options.eps());
+}
+
+}  // namespace
+
+at::Tensor layer_norm(const torch::nn::LayerNorm& norm, const at::Tensor& x) {
+#ifdef UVIT_HAS_CUDA
+  if (takes_fused_layer_norm(x, {}, norm->weight)) return fused_layer_norm(x, norm->weight, norm->bias, norm->options.eps());
+#endif
+  return plain_layer_norm(norm, x);
+}
+
+std::pair<at::Tensor, at::Tensor> add_layer_norm(const torch::nn::LayerNorm& norm, const at::Tensor& x, const at::Tensor& branch) {
+#ifdef UVIT_HAS_CUDA
+  if (takes_fused_layer_norm(x, branch, norm->weight)) return fused_add_layer_norm(x, branch, norm->weight, norm->bias, norm->options.eps());
+#endif
+  const at::Tensor sum = x + branch;
+  return {sum, plain_layer_norm(norm, sum)};
+}
+
+at::Tensor linear_gelu(const torch::nn::Linear& linear, const at::Tensor& x) {
+#ifdef UVIT_HAS_CUDA
+  if (takes_fused_gelu(x, linear->weight, linear->bias)) return fused_linear_gelu(x, linear->weight, linear->bias);
+#endif
+  return at::gelu(at::linear(x, linear->weight, linear->bias));
+}
+
+}  // namespace uvit

@@ -1,0 +1,18 @@
+#include <torch/torch.h>
+
+#include "samplers/fixed_network.h"
+
+#ifdef UVIT_HAS_CUDA
+#include "samplers/cuda/graphed_network.h"
+#endif
+
+namespace uvit {
+
+LabelledNetwork fixed_network(LabelledNetwork network, [[maybe_unused]] bool use_graph) {
+#ifdef UVIT_HAS_CUDA
+  if (use_graph) return graphed_network(std::move(network));
+#endif
+  return network;
+}
+
+}  // namespace uvit
