@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "attention/device.h"
 #include "attention/operator.h"
 #include "attention/plan.h"
 #include "checkpoint/checkpoint.h"
@@ -28,7 +29,8 @@ MemoryEstimate estimate_memory(const UViT& model, const Config& config) {
   const double width = static_cast<double>(o.embed_dim);
   // a block keeps x twice, both norms, qkv, the attention output, fc1 and its GELU, and, where it does not run fused, the weights and their scores
   const std::int64_t head_dim = o.embed_dim / o.num_heads;
-  const bool fused = o.attention_backend == "fused" && plain_path_reason(c10::kCPU, at::kFloat, head_dim, head_dim).empty();
+  const c10::DeviceType device = config.train.device == "cpu" ? c10::kCPU : c10::kCUDA;
+  const bool fused = o.attention_backend == "fused" && plain_path_reason(device, at::kFloat, head_dim, head_dim).empty();
   const double weights = fused ? 0 : 3.0 * static_cast<double>(o.num_heads) * tokens * tokens;
   const double block = tokens * width * (8.0 + 2.0 * o.mlp_ratio) + weights;
   const double skips = o.skip ? tokens * width * 2.0 * static_cast<double>(o.depth / 2) : 0;
@@ -48,6 +50,7 @@ void print_info(const UViT& model, const Config& config) {
              o.embed_dim / o.num_heads, o.mlp_ratio, o.skip ? "long skips" : "no long skips", o.conv ? ", final 3x3 convolution" : "",
              o.qkv_bias ? ", qkv bias" : "", o.mlp_time_embed ? ", time MLP" : "");
   fmt::print("diffusion        schedule {}, prediction {}, label dropout {}\n", config.diffusion.schedule, config.diffusion.prediction, config.diffusion.label_dropout);
+  fmt::print("CUDA             {}\n", describe_cuda());
   fmt::print("attention plan\n{}", describe_plan(o.plan, config.model, config.train.precision, config.train.device));
   fmt::print("parameters       {}\n", model.num_parameters());
   fmt::print("forward          {:.4g} GFLOP an image (multiply and add counted as two)\n", model.flops_per_image() / 1e9);

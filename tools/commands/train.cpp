@@ -11,7 +11,7 @@ namespace uvit {
 namespace {
 
 struct Arguments {
-  std::string config, out;
+  std::string config, out, device;
   std::vector<std::string> overrides;
   bool resume = false, keys = false;
 };
@@ -26,6 +26,7 @@ void run(const Arguments& arguments) {
   if (arguments.config.empty()) throw UsageError("CONFIG.toml is missing: uvit train CONFIG.toml (the configs folder has some)");
   TrainRequest request;
   request.config = load_config(arguments.config, arguments.overrides);
+  if (!arguments.device.empty()) request.config.train.device = arguments.device;
   request.run = arguments.out.empty() ? default_run(arguments.config, request.config) : std::filesystem::path(arguments.out);
   request.resume = arguments.resume;
   install_signal_handlers();
@@ -46,6 +47,7 @@ void add_train_command(CLI::App& app) {
   command->add_option("CONFIG.toml", arguments->config, "Configuration file, for instance configs/fashion_mnist/uvit.toml");
   command->add_option("--set", arguments->overrides, "section.key=value, over what the file says; may be given often")->expected(1)->take_all();
   command->add_option("--out", arguments->out, "Run folder (default: runs/<dataset>-<config>)");
+  command->add_option("--device", arguments->device, "cpu or cuda: train.device")->check(CLI::IsMember({"cpu", "cuda"}));
   command->add_flag("--resume", arguments->resume, "Go on from the newest checkpoint of the run folder");
   command->add_flag("--help-keys", arguments->keys, "Every key of a configuration file, with its default and meaning");
   command->callback([arguments] { run(*arguments); });
