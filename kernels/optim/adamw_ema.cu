@@ -31,7 +31,7 @@ UVIT_DEVICE double block_sum(double value, double* shared) {
     arch::sync_block();
     if (thread < half) shared[thread] += shared[thread + half];
   }
-  return shared[0];
+  return thread == 0 ? shared[0] : 0;  // the other threads would race with the last addition
 }
 
 UVIT_KERNEL(kThreads, 4) void squares_kernel(const OptimTable table, double* partial) {
