@@ -9,6 +9,7 @@
 //                ldmatrix_x4, ldmatrix_x4_trans, ldmatrix_x2, ldmatrix_x2_trans
 //   async copy   cp_async_16(shared, global, valid) cp_async_commit() cp_async_wait<N>()
 //   conversions  pack2<T>(lo, hi) unpack2<T>(bits) to_float(x) from_float<T>(x), round to nearest even
+//                high_halves(lo, hi) nonzero_halves(bits): signs and zeros of two floats for two packed values
 //   warp, block  shuffle_xor(v, mask) shuffle(v, lane) warp_any(p) warp_all(p) sync_warp() sync_block(): by all lanes, by all threads
 //   memory       load_global<N>(p) load_readonly<N>(p) store_global(p, words) load_shared<N>(p) store_shared(p, words)
 //   arithmetic   exp2_fast log2_fast reciprocal_fast rsqrt_fast tanh_fast; exp log erf (accurate); masked(score, visible)
@@ -117,6 +118,15 @@ UVIT_DEVICE Pair unpack2(std::uint32_t bits) {
 UVIT_DEVICE std::uint32_t to_tf32(float x) {
   std::uint32_t r;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
+  return r;
+}
+
+/// The upper 16 bits of two floats, those of lo in the low half: their signs, and 0 but for the sign where a float is 0 (or below 2^-133).
+UVIT_DEVICE std::uint32_t high_halves(float lo, float hi) { return __byte_perm(__float_as_uint(lo), __float_as_uint(hi), 0x7632); }
+/// 0xffff in each half that is not 0 but for its top bit.
+UVIT_DEVICE std::uint32_t nonzero_halves(std::uint32_t bits) {
+  std::uint32_t r;
+  asm("set.neu.u32.f16x2 %0, %1, %2;" : "=r"(r) : "r"(bits), "r"(0));
   return r;
 }
 

@@ -67,6 +67,12 @@ Pair unpack2(std::uint32_t bits) {
   return {to_float(T{static_cast<std::uint16_t>(bits)}), to_float(T{static_cast<std::uint16_t>(bits >> 16)})};
 }
 std::uint32_t to_tf32(float x);
+inline std::uint32_t high_halves(float lo, float hi) {
+  return std::bit_cast<std::uint32_t>(lo) >> 16 | (std::bit_cast<std::uint32_t>(hi) & 0xffff0000u);
+}
+inline std::uint32_t nonzero_halves(std::uint32_t bits) {
+  return (bits & 0x7fffu ? 0xffffu : 0) | (bits & 0x7fff0000u ? 0xffff0000u : 0);
+}
 
 template <class T>
 void mma_m16n8k16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1, Site site = Site::current()) {

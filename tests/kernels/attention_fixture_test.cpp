@@ -1,95 +1,17 @@
-#include "io/safetensors.h"
-
-#include <optional>
-
-#include "tests/kernels/attention_case.h"
-#include "tests/support/fixtures.h"
+#include "tests/kernels/attention_fixture.h"
 
 using namespace uvit::kernels;
 using namespace uvit::test;
 
-namespace {
-
-/// An operation of the fixtures: a kind, whether it is causal, and the names that its results have there.
-struct Operation {
-  Kind kind;
-  bool causal;
-};
-
-/// Empty for operations that are no kinds (historic variants of dipole, which the tests of src/attention check).
-std::optional<Operation> operation(std::string name) {
-  const std::string suffix = "_causal";
-  const bool causal = name.ends_with(suffix);
-  if (causal) name.resize(name.size() - suffix.size());
-  for (int k = 0; k < kKindCount; ++k)
-    if (name == kind_name(static_cast<Kind>(k))) return Operation{static_cast<Kind>(k), causal};
-  return std::nullopt;
-}
-
-std::string fixture_name(Kind kind, const std::string& ours) {
-  if (ours == "o") return "out";
-  if (kind == Kind::dipole && ours == "dv") return "dv1";
-  if (kind == Kind::diff && ours == "dw_minus") return "dlam";
-  return ours;
-}
-
-Reference read_problem(const uvit::TensorFile& file, Operation op) {
-  Reference r;
-  r.kind = op.kind, r.causal = op.causal;
-  auto values = [&](const char* name) { return file.at(name).to_double(); };
-  const auto &q = file.at("q").shape, &v = file.at("v").shape;
-  r.B = q[0], r.H = q[1], r.L = q[2], r.D = q[3], r.Lk = v[2], r.Dv = v[3];
-  r.scale = 1 / std::sqrt(static_cast<double>(r.D));
-  r.q = values("q"), r.k = values("k"), r.v = values("v"), r.dout = values("dout");
-  if (has_second_scores(op.kind)) r.q2 = values("q2"), r.k2 = values("k2");
-  if (has_second_value(op.kind)) r.v2 = values("v2");
-  if (has_w_plus(op.kind)) r.w_plus = values("w_plus");
-  if (has_w_minus(op.kind)) r.w_minus = values(op.kind == Kind::diff ? "lam" : "w_minus");
-  return r;
-}
-
-/// The operations in a file: the part of the names before ".out.f64".
-std::vector<std::string> operations_in(const uvit::TensorFile& file) {
-  const std::string ending = ".out.f64";
-  std::vector<std::string> names;
-  for (const auto& [name, tensor] : file.tensors)
-    if (name.ends_with(ending)) names.push_back(name.substr(0, name.size() - ending.size()));
-  return names;
-}
-
-void check_operation(const std::string& where, const uvit::TensorFile& file, const std::string& name, Operation op) {
-  const Reference problem = read_problem(file, op);
-  auto compare = [&](const std::string& what, Reference& got, double absolute, double relative, bool relative_to_one) {
-    for (const auto& [ours, values] : results_of(got)) {
-      const std::vector<double> expected = file.at(name + "." + fixture_name(op.kind, ours) + ".f64").to_double();
-      const double largest = relative_to_one ? std::max(1.0, max_abs(expected)) : max_abs(expected);
-      check_close(where + " " + name + " " + what + " " + ours, *values, expected, absolute + relative * largest);
-    }
-  };
-  Reference exact = problem;
-  exact.forward();
-  exact.backward();
-  compare("reference", exact, 0, 1e-9, true);
-  with_each_isa([&](const std::string& isa) {
-    FusedRun fused(problem, Dtype::f32);
-    compare(isa, fused.result, 5e-6, 3e-5, false);
-  });
-}
-
-}  // namespace
-
 TEST_CASE("attention fixtures: the reference in double and every instruction set in float32") {
-  const nlohmann::json index = fixture_json("attention.json");
-  int checked = 0;
-  for (const char* list : {"cases", "edge_cases"})
-    for (const nlohmann::json& entry : index.at(list)) {
-      const std::string name = entry.at("name");
-      const uvit::TensorFile file = uvit::read_safetensors(fixtures() / (name + ".safetensors"));
-      for (const std::string& op : operations_in(file))
-        if (const std::optional<Operation> known = operation(op)) {
-          check_operation(name, file, op, *known);
-          ++checked;
-        }
-    }
-  CHECK(checked > 0);
+  for_each_fixture([](const std::string& where, const uvit::TensorFile& file, const std::string& name, const Reference& problem) {
+    Reference exact = problem;
+    exact.forward();
+    exact.backward();
+    check_results(where + " reference", file, name, exact, 0, 1e-9, true);
+    with_each_isa([&](const std::string& isa) {
+      FusedRun fused(problem, Dtype::f32);
+      check_results(where + " " + isa, file, name, fused.result, 5e-6, 3e-5);
+    });
+  });
 }

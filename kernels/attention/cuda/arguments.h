@@ -21,7 +21,7 @@ struct Problem {
   bool causal = false;
   Kind kind = Kind::softmax;  ///< the law, for Variant::other
   float scale = 1;
-  float scale_log2 = 0;  ///< scale * log2(e): t = scale_log2 * q k^T, so that e^s = 2^t
+  float scale_log2 = 0;  ///< scale * log2(e): t = scale_log2 * q k^T, so that e^s = 2^t. Forward of 16-bit tensors: positive, see prepare_queries
   std::int64_t rows = 0;  ///< B * H * L
 };
 

@@ -5,6 +5,8 @@
 //   diff             two launches of softmax, the second score first; what both add to goes through floats in the workspace
 #include "kernels/attention/cuda/attention_cuda.h"
 
+#include <cmath>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 
@@ -176,10 +178,15 @@ class Call {
     out.scale_log2 = static_cast<float>(scale * 1.4426950408889634);
     return out;
   }
+  Problem forward_problem(float scale) const {
+    Problem out = problem(scale);
+    out.scale_log2 = scale == 0 ? 1 : std::abs(out.scale_log2);
+    return out;
+  }
   /// softmax(s) v, or the one launch there is.
   ForwardArguments first_stream() const {
     ForwardArguments a;
-    a.problem = problem(p.scale);
+    a.problem = forward_problem(p.scale);
     a.q = p.q, a.k = p.k, a.v = p.v;
     return a;
   }
@@ -189,7 +196,7 @@ class Call {
     if (has_second_scores(p.kind))
       a.q = p.q2, a.k = p.k2;
     else
-      a.problem = problem(-p.scale);
+      a.problem = forward_problem(-p.scale);
     if (has_second_value(p.kind)) a.v = p.v2;
     return a;
   }
@@ -225,7 +232,7 @@ class Call {
   void second_backward(BackwardArguments& first, const BackwardWorkspace& w) const {
     const ForwardArguments inputs = second_stream();
     BackwardArguments a = first;
-    a.problem = inputs.problem, a.q = inputs.q, a.k = inputs.k, a.v = inputs.v;
+    a.problem = problem(inputs.problem.scale), a.q = inputs.q, a.k = inputs.k, a.v = inputs.v;
     a.facts[0] = w.facts[1], a.weight[0] = p.w_minus;
     if (p.kind == Kind::diff) {
       a.sign = -1, a.dq.view = p.dq2, a.dk.view = p.dk2, a.dv.part = w.dv;
@@ -266,6 +273,7 @@ class Call {
 void check_view(const AttentionParams& p, const View& view, std::int64_t rows, const char* name) {
   if (rows == 0) return;
   require(view.data != nullptr, std::string(name) + " is null");
+  require(std::abs(view.stride_l) < (std::int64_t{1} << 26), std::string("rows of ") + name + " must be less than 2^26 elements apart");
   require(attention_cuda_takes(view, p.dtype), std::string("rows of ") + name + " must begin at multiples of 16 bytes; copy the tensor first");
 }
 void check_view(const AttentionParams& p, const MutableView& v, std::int64_t rows, const char* name) {

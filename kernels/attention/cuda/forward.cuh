@@ -1,6 +1,8 @@
 #pragma once
 // Forward: a block takes a tile of queries of one head and goes over the keys with the online softmax. Tiles of keys that every query of the block
 // sees come first, in a loop without masks; the last ones, ragged or cut by causality, follow in a copy of it with masks.
+#include <type_traits>
+
 #include "kernels/attention/cuda/tile.cuh"
 #include "kernels/attention/cuda/tile_size.h"
 
@@ -22,11 +24,11 @@ struct TileMask {
 
 UVIT_DEVICE float shift_of(float largest, float scale_log2) { return largest == -INFINITY ? 0 : largest * scale_log2; }
 
-/// Turns raw products x into weights f(t) 2^-shift, in place, t = scale_log2 x; brings largest and sum up to date; correction: what earlier sums are
-/// to be multiplied by. kFlip: of -x.
-template <class Weight, bool kMasked, bool kFlip, int kM, int kN8>
-UVIT_DEVICE void weigh(float (&x)[kM][kN8][4], RowState<kM>& state, float (&correction)[kM][2], float scale_log2, float constant_shift,
-                       const TileMask<kM>& mask) {
+/// Makes weights f(t) 2^-shift of raw products x, t = scale_log2 x (kFlip: of -x), as fragments of the next product; brings largest and sum up to
+/// date; correction: what earlier sums are to be multiplied by.
+template <class T, class Weight, bool kMasked, bool kFlip, int kM, int kN8>
+UVIT_DEVICE void weigh(std::uint32_t (&weights)[kM][kN8 / 2][4], const float (&x)[kM][kN8][4], RowState<kM>& state, float (&correction)[kM][2],
+                       float scale_log2, float constant_shift, const TileMask<kM>& mask) {
   UVIT_UNROLL
   for (int m = 0; m < kM; ++m)
     UVIT_UNROLL
@@ -56,16 +58,20 @@ UVIT_DEVICE void weigh(float (&x)[kM][kN8][4], RowState<kM>& state, float (&corr
         state.sum[m][r] *= correction[m][r];
       }
       UVIT_UNROLL
-      for (int n = 0; n < kN8; ++n)
+      for (int n = 0; n < kN8; ++n) {
+        float g[2], w[2];
         UVIT_UNROLL
         for (int e = 0; e < 2; ++e) {
-          float& at = x[m][n][2 * r + e];
-          float w;
-          float g = Weight::template forward<DeviceMath>((kFlip ? -at : at) * scale_log2, shift, unit, w);
-          if (kMasked && gate[n][e] != 0) g = w = 0;
-          at = w;
-          state.sum[m][r] += g;
+          const float at = x[m][n][2 * r + e];
+          g[e] = Weight::template forward<DeviceMath>((kFlip ? -at : at) * scale_log2, shift, unit, w[e]);
+          if (kMasked && gate[n][e] != 0) g[e] = w[e] = 0;
+          state.sum[m][r] += g[e];
         }
+        // Cog's signs, from the float32 scores, are set in both halves at once.
+        fragment_at(weights[m], n, r) = std::is_same_v<Weight, CogWeight>
+                                            ? with_signs(arch::pack2<T>(g[0], g[1]), x[m][n][2 * r], x[m][n][2 * r + 1])
+                                            : arch::pack2<T>(w[0], w[1]);
+      }
     }
 }
 
@@ -140,22 +146,26 @@ struct ForwardKernel {
       load_tile<T, kWidth, kKeys, kThreads>(stage + 2 * kStageElements, v2, a.v2.stride_l, tile * kKeys, p.Lk, p.Dv);
   }
 
-  template <class Weight, bool kMasked, bool kFlip>
-  UVIT_DEVICE void weigh_half(float (&x)[kM][kKeys / 8][4], int half, const TileMask<kM>& mask) {
-    float correction[kM][2];
-    weigh<Weight, kMasked, kFlip>(x, state[half], correction, fabsf(p.scale_log2), constant_shift(), mask);
-    if (Weight::kHasShift) rescale(sums[half], correction);
-  }
+  using Scores = float[kM][kKeys / 8][4];
+  using Fragments = std::uint32_t[kM][kKeys / 16][4];
+
   UVIT_DEVICE float constant_shift() const { return arch::log2_fast(static_cast<float>(p.Lk)); }
 
+  template <class Weight, bool kMasked, bool kFlip>
+  UVIT_DEVICE void weigh_half(Fragments& weights, const Scores& x, int half, const TileMask<kM>& mask) {
+    float correction[kM][2];
+    weigh<T, Weight, kMasked, kFlip>(weights, x, state[half], correction, p.scale_log2, constant_shift(), mask);
+    if (Weight::kHasShift) rescale(sums[half], correction);
+  }
+
   template <bool kMasked>
-  UVIT_DEVICE void weigh_one(float (&x)[kM][kKeys / 8][4], const TileMask<kM>& mask) {
-    if constexpr (kVariant == Variant::softmax) weigh_half<SoftmaxWeight, kMasked, false>(x, 0, mask);
-    if constexpr (kVariant == Variant::cog) weigh_half<CogWeight, kMasked, false>(x, 0, mask);
+  UVIT_DEVICE void weigh_first(Fragments& weights, const Scores& x, const TileMask<kM>& mask) {
+    if constexpr (kVariant == Variant::cog) weigh_half<CogWeight, kMasked, false>(weights, x, 0, mask);
+    if constexpr (kVariant == Variant::softmax || kVariant == Variant::dual) weigh_half<SoftmaxWeight, kMasked, false>(weights, x, 0, mask);
     if constexpr (kVariant == Variant::other) {
-      if (p.kind == Kind::softmax1) weigh_half<Softmax1Weight, kMasked, false>(x, 0, mask);
-      if (p.kind == Kind::softpick) weigh_half<SoftpickWeight, kMasked, false>(x, 0, mask);
-      if (p.kind == Kind::sigmoid) weigh_half<SigmoidWeight, kMasked, false>(x, 0, mask);
+      if (p.kind == Kind::softmax1) weigh_half<Softmax1Weight, kMasked, false>(weights, x, 0, mask);
+      if (p.kind == Kind::softpick) weigh_half<SoftpickWeight, kMasked, false>(weights, x, 0, mask);
+      if (p.kind == Kind::sigmoid) weigh_half<SigmoidWeight, kMasked, false>(weights, x, 0, mask);
     }
   }
 
@@ -163,7 +173,7 @@ struct ForwardKernel {
   UVIT_DEVICE void step(int tile) {
     T *k_tile = stages + (tile & 1) * (v2 == nullptr ? 2 : 3) * kStageElements, *v_tile = k_tile + kStageElements;
     const int left = p.Lk - tile * kKeys, pairs = kMasked ? (left + 15) / 16 : kKeys / 16;
-    float x[kM][kKeys / 8][4];
+    Scores x;
     multiply_rows<T, kWidth, kM, kKeys>(x, q, k_tile, pairs);
     TileMask<kM> mask;
     mask.column = tile * kKeys + 2 * t;
@@ -171,25 +181,12 @@ struct ForwardKernel {
     for (int m = 0; m < kM; ++m)
       UVIT_UNROLL
       for (int r = 0; r < 2; ++r) mask.limit[m][r] = visible_keys(p, row(m, r));
-    std::uint32_t weights[kM][kKeys / 16][4];
+    Fragments weights;
     if constexpr (kVariant == Variant::dual) {
-      float second[kM][kKeys / 8][4];
-      UVIT_UNROLL
-      for (int m = 0; m < kM; ++m)
-        UVIT_UNROLL
-        for (int n = 0; n < kKeys / 8; ++n)
-          UVIT_UNROLL
-          for (int e = 0; e < 4; ++e) second[m][n][e] = x[m][n][e];
-      weigh_half<SoftmaxWeight, kMasked, true>(second, 1, mask);
-      UVIT_UNROLL
-      for (int m = 0; m < kM; ++m) to_fragments<T>(weights[m], second[m]);
+      weigh_half<SoftmaxWeight, kMasked, true>(weights, x, 1, mask);
       accumulate<T, kWidth>(sums[1], weights, v2 == nullptr ? v_tile : v_tile + kStageElements, pairs);
-      weigh_half<SoftmaxWeight, kMasked, false>(x, 0, mask);
-    } else {
-      weigh_one<kMasked>(x, mask);
     }
-    UVIT_UNROLL
-    for (int m = 0; m < kM; ++m) to_fragments<T>(weights[m], x[m]);
+    weigh_first<kMasked>(weights, x, mask);
     accumulate<T, kWidth>(sums[0], weights, v_tile, pairs);
   }
 
@@ -251,7 +248,7 @@ struct ForwardKernel {
   UVIT_DEVICE float finish_row(int half, int m, int r) {
     const bool visible = visible_keys(p, row(m, r)) > 0;
     const bool is_sigmoid = kVariant == Variant::other && p.kind == Kind::sigmoid;
-    const float shift = is_sigmoid ? constant_shift() : shift_of(state[half].largest[m][r], fabsf(p.scale_log2));
+    const float shift = is_sigmoid ? constant_shift() : shift_of(state[half].largest[m][r], p.scale_log2);
     const float z = normaliser(half, m, r, shift);
     if (a.stats != nullptr && t == 0 && row(m, r) < p.L) {
       float* to = a.stats + 2 * half * p.rows + static_cast<std::int64_t>(head) * p.L + row(m, r);

@@ -1,5 +1,5 @@
 #pragma once
-// The small kernels around the two large ones. One warp a row, one thread a column, one block a head: all sums in a fixed order.
+// The small kernels around the two large ones; all sums in a fixed order.
 #include <type_traits>
 
 #include "kernels/attention/cuda/tile.cuh"
@@ -7,13 +7,19 @@
 
 namespace uvit::kernels::cuda {
 
-/// facts[row] from the statistics of forward, with delta = rowsum(dout * (o + addend)), or rowsum(dout * part).
+/// Rows of a block: a warp takes one; of float32 tensors a thread does.
+template <class T>
+inline constexpr int kRowsOfBlock = sizeof(T) == 4 ? kRowsThreads : kRowsThreads / 32;
+
+/// facts[row] from the statistics of forward, with delta = rowsum(dout * (o + addend)), or rowsum(dout * part). In float32 the sum has the order of
+/// the product dout v^T in backward_f32.cuh: where one key has all the weight, dP - delta is then exactly 0.
 template <class T>
 UVIT_KERNEL(kRowsThreads, 8)
 void prepare_rows_kernel(const RowsArguments a) {
+  constexpr bool kThreadRow = sizeof(T) == 4;
   const Problem& p = a.problem;
-  const int lane = arch::thread_index() & 31;
-  const std::int64_t row = static_cast<std::int64_t>(arch::block_index(0)) * (kRowsThreads / 32) + (arch::thread_index() >> 5);
+  const int lane = kThreadRow ? 0 : arch::thread_index() & 31, in_block = kThreadRow ? arch::thread_index() : arch::thread_index() >> 5;
+  const std::int64_t row = static_cast<std::int64_t>(arch::block_index(0)) * kRowsOfBlock<T> + in_block;
   if (row >= p.rows) return;
   const int head = static_cast<int>(row / p.L), i = static_cast<int>(row - static_cast<std::int64_t>(head) * p.L), b = head / p.H, h = head - b * p.H;
   const T* dout = head_of<T>(a.dout, b, h) + i * a.dout.stride_l;
@@ -21,22 +27,18 @@ void prepare_rows_kernel(const RowsArguments a) {
   const float hi = a.stats[row], lo = a.stats[p.rows + row];
   const bool visible = hi != -INFINITY;
   float delta = 0;
-  for (int column = 2 * lane; visible && column < p.Dv; column += 64) {
-    float x[2];
-    if (a.part == nullptr) {
-      x[0] = arch::to_float(o[column]) + addend_at(a.addend, head, h, i, column);
-      x[1] = arch::to_float(o[column + 1]) + addend_at(a.addend, head, h, i, column + 1);
-    } else {
-      x[0] = a.part[row * p.Dv + column], x[1] = a.part[row * p.Dv + column + 1];
+  for (int pair = 2 * lane; visible && pair < p.Dv; pair += kThreadRow ? 2 : 64)
+    for (int column = pair; column < pair + 2; ++column) {
+      const float x = a.part == nullptr ? arch::to_float(o[column]) + addend_at(a.addend, head, h, i, column) : a.part[row * p.Dv + column];
+      delta = fmaf(arch::to_float(dout[column]), x, delta);
     }
-    delta += arch::to_float(dout[column]) * x[0] + arch::to_float(dout[column + 1]) * x[1];
-  }
-  for (int mask = 16; mask > 0; mask >>= 1) delta += arch::shuffle_xor(delta, mask);
+  if (!kThreadRow)
+    for (int mask = 16; mask > 0; mask >>= 1) delta += arch::shuffle_xor(delta, mask);
   if (lane != 0) return;
+  using Math = std::conditional_t<kThreadRow, AccurateMath, DeviceMath>;
   RowFacts facts{hi, lo, 0, delta};
-  using Math = std::conditional_t<sizeof(T) == 4, AccurateMath, DeviceMath>;
   if (p.kind == Kind::softpick) facts.unit = Math::exp(-hi), facts.lo = Math::exp(-lo);
-  if (!visible) facts = {INFINITY, 0, 0, 0};  // every weight is 2^-infinity
+  if (!visible) facts = {INFINITY, 0, 0, 0};  // every weight is e^-infinity
   a.facts[row] = facts;
 }
 

@@ -13,19 +13,18 @@ UVIT_DEVICE T* tile_at(T* tile, int row, int chunk) {
   return tile + row * kWidth + ((chunk ^ (row & 7)) << 3);
 }
 
-/// Begins to copy rows [first, first + kRows) of a head to a tile; what lies beyond `length` rows or `width` columns becomes 0.
+/// Begins to copy rows [first, first + kRows) of a head to a tile; what lies beyond `length` rows or `width` columns becomes 0, and is not read.
 template <class T, int kWidth, int kRows, int kThreads>
 UVIT_DEVICE void load_tile(T* tile, const T* head, std::int64_t stride, int first, int length, int width) {
   constexpr int kChunks = kWidth / 8, kRowStep = kThreads / kChunks;
   static_assert(kThreads % kChunks == 0 && kRows % kRowStep == 0);
-  const int chunk = arch::thread_index() % kChunks, row0 = arch::thread_index() / kChunks;
-  const bool in_width = chunk * 8 < width;
+  const int chunk = arch::thread_index() % kChunks, row0 = arch::thread_index() / kChunks, stride32 = static_cast<int>(stride);
+  const int rows_left = chunk * 8 < width ? length - first - row0 : 0;
+  const T* source = head + static_cast<std::int64_t>(first + row0) * stride32 + chunk * 8;
   UVIT_UNROLL
-  for (int i = 0; i < kRows / kRowStep; ++i) {
-    const int row = row0 + i * kRowStep;
-    const bool valid = in_width && first + row < length;
-    arch::cp_async_16(tile_at<T, kWidth>(tile, row, chunk), valid ? head + (first + row) * stride + chunk * 8 : head, valid);
-  }
+  for (int i = 0; i < kRows / kRowStep; ++i)
+    arch::cp_async_16(tile_at<T, kWidth>(tile, row0 + i * kRowStep, chunk), source + static_cast<std::int64_t>(i * kRowStep) * stride32,
+                      i * kRowStep < rows_left);
 }
 
 /// The rows' 16 x 16 fragment of A at column 16 k.
@@ -103,13 +102,24 @@ UVIT_DEVICE void multiply_rows(float (&s)[kM][kN / 8][4], const RowFragments<T, 
   }
 }
 
-/// The accumulators of a product, rounded to 16 bits, are the A fragments of the next one: 8-column blocks 2 k and 2 k + 1 make the 16 of step k.
+/// Two neighbours of an accumulator block are one register of the next product's A fragment, once they are rounded to 16 bits: 8-column blocks
+/// 2 k and 2 k + 1 make the 16 of step k.
+template <int kN16>
+UVIT_DEVICE std::uint32_t& fragment_at(std::uint32_t (&a)[kN16][4], int block, int row_half) {
+  return a[block >> 1][2 * (block & 1) + row_half];
+}
 template <class T, int kN8>
 UVIT_DEVICE void to_fragments(std::uint32_t (&a)[kN8 / 2][4], const float (&w)[kN8][4]) {
   UVIT_UNROLL
-  for (int k = 0; k < kN8 / 2; ++k)
+  for (int n = 0; n < kN8; ++n)
     UVIT_UNROLL
-    for (int i = 0; i < 4; ++i) a[k][i] = arch::pack2<T>(w[2 * k + (i >> 1)][2 * (i & 1)], w[2 * k + (i >> 1)][2 * (i & 1) + 1]);
+    for (int r = 0; r < 2; ++r) fragment_at(a, n, r) = arch::pack2<T>(w[n][2 * r], w[n][2 * r + 1]);
+}
+
+/// Packed magnitudes with the signs of two scores, and 0 where a score is 0.
+UVIT_DEVICE std::uint32_t with_signs(std::uint32_t magnitudes, float lo, float hi) {
+  const std::uint32_t signs = arch::high_halves(lo, hi);
+  return (magnitudes | (signs & 0x80008000u)) & arch::nonzero_halves(signs);
 }
 
 /// sums += weights x tile, tile rows being the summed index; the first `pairs` steps of 16 rows.

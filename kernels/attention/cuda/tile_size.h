@@ -18,7 +18,7 @@ struct ForwardTile {
 /// 32 queries a warp halve the loads from shared memory per tensor-core instruction; only head_dim 64 with one normaliser has the registers for it.
 constexpr ForwardTile forward_tile(Variant variant, int head_dim) {
   if (variant == Variant::dual) return head_dim == 64 ? ForwardTile{4, 1, 64, true, 2} : ForwardTile{4, 1, 32, false, 2};
-  return head_dim == 64 ? ForwardTile{4, 2, 64, true, 2} : ForwardTile{4, 1, 64, true, 2};
+  return head_dim == 64 ? ForwardTile{4, 2, 64, variant != Variant::cog, 2} : ForwardTile{4, 1, 64, true, 2};
 }
 
 /// A block owns warps * 16 rows (keys for dK and dV, queries for dQ) and goes over the other side `step` rows at a time.
@@ -37,7 +37,7 @@ constexpr BackwardTile backward_tile(Variant variant, int head_dim) {
 // float32: 256 threads as 16 x 16, each with so many rows and columns of a tile of scores.
 inline constexpr int kF32Threads = 256, kF32ForwardRows = 4, kF32BackwardRows = 2, kF32Keys = 2;
 
-inline constexpr int kRowsThreads = 128;   ///< prepare_rows: a warp takes one row at a time
+inline constexpr int kRowsThreads = 128;   ///< prepare_rows
 inline constexpr int kPrefixThreads = 128;  ///< running sums: one thread a column
 inline constexpr int kSumThreads = 256;    ///< gradient of w_plus and w_minus: one block a head
 

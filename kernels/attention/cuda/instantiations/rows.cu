@@ -5,7 +5,7 @@ namespace uvit::kernels::cuda {
 
 template <class T>
 void launch_prepare_rows(const RowsArguments& arguments, Stream stream) {
-  const int blocks = static_cast<int>((arguments.problem.rows + kRowsThreads / 32 - 1) / (kRowsThreads / 32));
+  const int blocks = static_cast<int>((arguments.problem.rows + kRowsOfBlock<T> - 1) / kRowsOfBlock<T>);
   ::uvit::cuda::launch("attention rows", prepare_rows_kernel<T>, {{blocks, 1, 1}, kRowsThreads, 0}, stream, arguments);
 }
 
