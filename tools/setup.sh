@@ -2,7 +2,7 @@
 # Installs what uvit needs on Debian 12: packages by apt, LibTorch by pip into .venv of this folder. Running it again is quick.
 #   tools/setup.sh           what the program needs (LibTorch without its CUDA libraries: about 0.6 GB to fetch)
 #   tools/setup.sh --tests   also what the tests need: Catch2, and a whole Python torch, numpy and tensorboard as independent readers (about 3 GB)
-#   tools/setup.sh --cuda    also LibTorch's CUDA libraries, for a build with -DUVIT_CUDA=ON
+#   tools/setup.sh --cuda    also LibTorch's CUDA libraries and compute-sanitizer, for a build with CUDA (nvcc of CUDA 13 comes from elsewhere)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -60,6 +60,11 @@ if [ ! -e "$stamp" ] && ! { [ "$level" = cpp ] && compgen -G ".venv/uvit-$torch_
     ((tests)) && "${pip[@]}" numpy tensorboard setuptools
   fi
   touch "$stamp"
+fi
+# For the tests with a GPU, under memcheck and racecheck.
+if ((cuda)) || { ((tests)) && command -v nvidia-smi >/dev/null; }; then
+  compgen -G '.venv/lib/python3*/site-packages/nvidia/cu*/bin/compute-sanitizer' >/dev/null ||
+    .venv/bin/python -m pip --disable-pip-version-check install --quiet nvidia-cuda-sanitizer-api==13.0.85
 fi
 # The disassembler of tools/bench/sass_report.sh, which not every CUDA toolkit has.
 nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)

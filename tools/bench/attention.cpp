@@ -16,6 +16,9 @@
 #include <vector>
 
 #include "kernels/attention/cpu/attention_cpu.h"
+#ifdef UVIT_HAS_CUDA
+#include "attention_cuda.h"
+#endif
 
 namespace {
 
@@ -262,16 +265,26 @@ void run_shape(Shape s, at::ScalarType dtype, const Options& options, double pea
 int main(int argc, char** argv) {
   Options options;
   CLI::App app{"Fused attention against LibTorch's SDPA and eager cog. FLOP: 4 B H L^2 D forward, 2.5 times that backward."};
+  std::string device = "cpu";
+  app.add_option("--device", device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}))->capture_default_str();
   app.add_option("--rounds", options.rounds, "Rounds, each timing every contestant once")->capture_default_str();
   app.add_option("--seconds", options.seconds, "Shortest time of one measurement")->capture_default_str();
   app.add_option("--threads", options.threads, "Threads; 1 measures process CPU time, which other load does not lengthen")->capture_default_str();
-  app.add_option("--dtype", options.dtype, "fp32 or bf16; default both");
+  app.add_option("--dtype", options.dtype, "fp32 or bf16, on a GPU fp16 too; default bf16 and fp32, on a GPU the 16-bit ones");
   app.add_option("--shape", options.only, "Only the shape with this many queries, for example 257");
   app.add_option("--isa", options.isa, "Instruction set, as UVIT_CPU_ISA");
   app.add_flag("--all-kinds", options.all_kinds, "Every kind, not softmax and cog alone");
   app.add_flag("!--no-baselines", options.baselines, "Leave LibTorch out");
   CLI11_PARSE(app, argc, argv);
   try {
+    if (device == "cuda") {
+#ifdef UVIT_HAS_CUDA
+      run_cuda_bench({options.rounds, options.seconds, options.dtype, options.only, options.baselines});
+      return 0;
+#else
+      throw std::runtime_error("this build has no CUDA (configure with -DWITH_CUDA=ON)");
+#endif
+    }
     at::set_num_threads(options.threads);
     at::manual_seed(0);
     if (!options.isa.empty()) set_attention_isa(options.isa);
