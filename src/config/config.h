@@ -30,7 +30,13 @@ struct ModelConfig {
 
 struct DiffusionConfig {
   std::string schedule = "vp_linear";     ///< row of the schedule table
-  std::string prediction = "eps";         ///< what the network predicts: eps, x0, v
+  std::string prediction = "eps";         ///< row of the prediction table: what the network predicts
+  std::string weighting = "simple";       ///< row of the weighting table: weight of a sample in the loss
+  std::string time_sampling = "schedule"; ///< row of the table of training times; "schedule": the schedule's own law
+  double time_mean = 0.0, time_std = 1.0; ///< of the normal draw of time_sampling "logit_normal" and "log_normal"
+  double time_shift = 1.0;                ///< training times t in (0, 1) become s t / (1 + (s - 1) t); 1: as drawn
+  bool stratified_times = false;          ///< sample i of a batch of n draws from the i-th n-th of the law
+  double sigma_data = 0.5;                ///< standard deviation of the data, for EDM's preconditioning and weighting
   double label_dropout = 0.0;             ///< probability that a training label becomes the null label, for classifier-free guidance
 
   bool operator==(const DiffusionConfig&) const = default;
@@ -47,6 +53,10 @@ struct DataConfig {
   std::int64_t prefetch = 4;              ///< batches held ready
   std::string on_error = "fail";          ///< a broken image: "fail" names it and stops; "skip" leaves it out and counts it
   std::int64_t limit = 0;                 ///< use only the first images; 0: all
+  std::string autoencoder;                ///< weights of the KL autoencoder that decodes latents; "" where images are no latents
+  double scale_factor = 0.18215;          ///< latents are this times a draw of the autoencoder's posterior; must be what the latent dataset says
+  std::string text_encoder;               ///< weights of the CLIP text encoder, for prompts
+  std::string vocabulary;                 ///< byte-pair vocabulary of the text encoder
 
   std::int64_t height() const { return image_size.front(); }
   std::int64_t width() const { return image_size.back(); }
@@ -95,6 +105,20 @@ struct SampleConfig {
   std::string precision = "fp32";
   bool ema = true;
   std::array<std::int64_t, 2> grid = {5, 10};  ///< rows, columns of a grid
+  std::string time_grid = "solver";       ///< row of the table of time grids; "solver": the solver's own
+  std::int64_t order = 0;                 ///< order of a solver that comes in several; 0: its own
+  double t_end = 0.0;                     ///< time at which sampling ends; 0: the schedule's
+  double time_shift = 1.0;                ///< times t in (0, 1) of the uniform grids become s t / (1 + (s - 1) t)
+  double eta = 0.0;                       ///< noise of ddim: 0 none, 1 as ddpm
+  double churn = 0.0;                     ///< S_churn of edm_heun
+  std::array<double, 2> churn_range = {0.0, 1e30};  ///< S_min, S_max
+  double churn_noise = 1.0;               ///< S_noise
+  double tolerance = 0.05;                ///< relative tolerance of the adaptive solver
+  double thresholding = 0.0;              ///< quantile of dynamic thresholding of x0 (0.995 officially); 0: off
+  std::vector<double> guidance_interval;  ///< [low, high] of sigma / alpha between which guidance acts; []: everywhere
+  double guidance_rescale = 0.0;          ///< share by which guided x0 takes back the standard deviation of the conditional one
+  std::int64_t guidance_channels = 0;     ///< guide the first channels only (DiT: 3 of 4); 0: all
+  bool guidance_one_batch = true;         ///< conditional and unconditional rows in one network call of 2 batch_size images
 
   bool operator==(const SampleConfig&) const = default;
 };

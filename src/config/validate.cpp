@@ -62,8 +62,11 @@ void validate(const Config& config) {
   check_model(config.model, config.data);
   check_attention(config.model);
   check_train(config.train);
-  if (config.diffusion.label_dropout > 0 && config.data.num_classes == 0)
-    throw Error(fmt::format("diffusion.label_dropout = {} needs classes: set data.num_classes", config.diffusion.label_dropout));
+  if (const auto& interval = config.sample.guidance_interval; !interval.empty() && (interval.size() != 2 || interval[0] >= interval[1]))
+    throw Error("sample.guidance_interval: give [low, high] of sigma / alpha with low < high, or [] for everywhere");
+  if (config.diffusion.label_dropout > 0 && config.data.num_classes == 0 && config.model.context_dim == 0)
+    throw Error(fmt::format("diffusion.label_dropout = {} needs classes or captions: set data.num_classes or model.context_dim",
+                            config.diffusion.label_dropout));
 }
 
 }  // namespace uvit

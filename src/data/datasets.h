@@ -11,5 +11,11 @@ std::unique_ptr<Dataset> open_idx(const DataConfig& config, Split split);
 std::unique_ptr<Dataset> open_cifar10(const DataConfig& config, Split split);
 std::unique_ptr<Dataset> open_cifar100(const DataConfig& config, Split split);
 std::unique_ptr<Dataset> open_folder(const DataConfig& config, Split split);
+std::unique_ptr<Dataset> open_listed(const DataConfig& config, Split split);
+std::unique_ptr<Dataset> open_celeba(const DataConfig& config, Split split);
+std::unique_ptr<Dataset> open_coco(const DataConfig& config, Split split);
+std::unique_ptr<Dataset> open_zip(const DataConfig& config, Split split);
+std::unique_ptr<Dataset> open_latents(const DataConfig& config, Split split);
+std::unique_ptr<Dataset> open_coco_features(const DataConfig& config, Split split);
 
 }  // namespace uvit

@@ -79,22 +79,26 @@ Image convert_channels(const Image& image, std::int64_t channels) {
   return out;
 }
 
-Image read_image(const std::filesystem::path& path, std::int64_t channels) {
+Image decode_image(std::span<const std::byte> file, std::int64_t channels, const std::string& name) {
   require_channels(channels);
   quieten_opencv();
-  const std::string file = read_file(path);
-  const std::string damage = image_damage(std::as_bytes(std::span(file)));
-  if (!damage.empty()) throw Error(fmt::format("cannot read image {}: {}", path.string(), damage));
+  const std::string damage = image_damage(file);
+  if (!damage.empty()) throw Error(fmt::format("cannot read image {}: {}", name, damage));
   cv::Mat mat;
   try {
-    const cv::Mat encoded(1, static_cast<int>(file.size()), CV_8UC1, const_cast<char*>(file.data()));
+    const cv::Mat encoded(1, static_cast<int>(file.size()), CV_8UC1, const_cast<std::byte*>(file.data()));
     mat = cv::imdecode(encoded, cv::IMREAD_UNCHANGED);
   } catch (const cv::Exception& e) {
-    throw Error(fmt::format("cannot read image {}: {}", path.string(), e.err));
+    throw Error(fmt::format("cannot read image {}: {}", name, e.err));
   }
   const bool known = mat.depth() == CV_8U || mat.depth() == CV_16U;
-  if (mat.empty() || !known || mat.channels() == 2) throw Error(fmt::format("cannot read image {}: it does not decode", path.string()));
+  if (mat.empty() || !known || mat.channels() == 2) throw Error(fmt::format("cannot read image {}: it does not decode", name));
   return convert_channels(from_mat(mat), channels);
+}
+
+Image read_image(const std::filesystem::path& path, std::int64_t channels) {
+  const std::string file = read_file(path);
+  return decode_image(std::as_bytes(std::span(file)), channels, path.string());
 }
 
 Image resize_and_center_crop(const Image& image, std::int64_t height, std::int64_t width) {

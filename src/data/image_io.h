@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace uvit {
@@ -16,6 +17,9 @@ struct Image {
 /// Decodes JPEG, PNG, WebP or BMP and converts it to `channels`. 16-bit and palette images are reduced to 8 bits (16 bits: the high byte); an EXIF
 /// orientation is not applied. Throws Error naming the file when it is missing, cut, damaged, or of another format.
 Image read_image(const std::filesystem::path& path, std::int64_t channels);
+
+/// The same for an image file in memory. @param name  for messages
+Image decode_image(std::span<const std::byte> file, std::int64_t channels, const std::string& name);
 
 /// Grey to colour repeats the value; colour to grey is ITU-R 601 luma in 16-bit fixed point, as Pillow rounds it; alpha is dropped, or added as 255.
 /// @param channels  1, 3 or 4, else Error

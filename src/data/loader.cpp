@@ -4,7 +4,6 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <array>
 #include <condition_variable>
 #include <exception>
 #include <map>
@@ -40,16 +39,6 @@ class Order {
   std::map<std::int64_t, Permutation> kept_;
 };
 
-// Pixel -> [-1, 1], one rounding a value.
-const std::array<float, 256>& pixel_values() {
-  static const std::array<float, 256> values = [] {
-    std::array<float, 256> table{};
-    for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<float>(static_cast<double>(i) / 127.5 - 1.0);
-    return table;
-  }();
-  return values;
-}
-
 struct Slot {
   Batch batch;
   std::map<std::int64_t, std::string> broken;  ///< dataset index -> what is wrong
@@ -63,8 +52,9 @@ struct DataLoader::State {
 
   void work();
   Slot make(std::int64_t number);
-  /// Reads global sample n into `pixels`, or where that image is broken and may be skipped, the next one of the epoch's order. @return its index
-  std::int64_t read_sample(std::int64_t n, std::span<std::uint8_t> pixels, Slot& slot);
+  SampleDraw draw(std::int64_t n) const;
+  /// Reads global sample n into `values`, or where that image is broken and may be skipped, the next one of the epoch's order. @return its index
+  std::int64_t read_sample(std::int64_t n, std::span<float> values, Slot& slot);
 
   const Dataset& dataset;
   const LoaderOptions options;
@@ -100,16 +90,15 @@ Slot DataLoader::State::make(std::int64_t number) {
     Batch& batch = slot.batch;
     batch.first_sample = options.first_sample + number * options.batch_size;
     batch.images.resize(static_cast<std::size_t>(options.batch_size * pixels));
-    std::vector<std::uint8_t> bytes(static_cast<std::size_t>(pixels));
-    float* out = batch.images.data();
-    for (std::int64_t n = batch.first_sample; n < batch.first_sample + options.batch_size; ++n) {
-      const std::int64_t index = read_sample(n, bytes, slot);
+    const auto context = static_cast<std::size_t>(dataset.context_tokens() * dataset.context_dim());
+    batch.contexts.resize(static_cast<std::size_t>(options.batch_size) * context);
+    for (std::int64_t i = 0; i < options.batch_size; ++i) {
+      const std::int64_t n = batch.first_sample + i;
+      const std::span image = std::span(batch.images).subspan(static_cast<std::size_t>(i * pixels), static_cast<std::size_t>(pixels));
+      const std::int64_t index = read_sample(n, image, slot);
       batch.indexes.push_back(index);
       batch.labels.push_back(dataset.label(index));
-      if (options.flip && RandomStream(options.seed, RandomPurpose::flip, static_cast<std::uint64_t>(n)).uniform() < 0.5) {
-        for (auto row = bytes.begin(); row != bytes.end(); row += width) std::reverse(row, row + width);
-      }
-      out = std::transform(bytes.begin(), bytes.end(), out, [&values = pixel_values()](std::uint8_t pixel) { return values[pixel]; });
+      if (context > 0) dataset.read_context(index, draw(n), std::span(batch.contexts).subspan(static_cast<std::size_t>(i) * context, context));
     }
   } catch (...) {
     slot.error = std::current_exception();
@@ -117,13 +106,18 @@ Slot DataLoader::State::make(std::int64_t number) {
   return slot;
 }
 
-std::int64_t DataLoader::State::read_sample(std::int64_t n, std::span<std::uint8_t> pixels, Slot& slot) {
+SampleDraw DataLoader::State::draw(std::int64_t n) const {
+  const auto sample = static_cast<std::uint64_t>(n);
+  return {options.seed, sample, options.flip && RandomStream(options.seed, RandomPurpose::flip, sample).uniform() < 0.5};
+}
+
+std::int64_t DataLoader::State::read_sample(std::int64_t n, std::span<float> values, Slot& slot) {
   const std::int64_t size = dataset.size();
   const Order::Permutation permutation = order.epoch(n / size);
   for (std::int64_t tries = 0; tries < size; ++tries) {
     const std::int64_t index = (*permutation)[static_cast<std::size_t>((n + tries) % size)];
     try {
-      dataset.read(index, pixels);
+      dataset.read_values(index, draw(n), values);
       return index;
     } catch (const Error& e) {
       if (!options.skip_broken) throw;

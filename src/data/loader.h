@@ -7,11 +7,12 @@
 
 namespace uvit {
 
-/// Images in [-1, 1] (pixel / 127.5 - 1), [B, C, H, W] contiguous.
+/// Images as Dataset::read_values gives them (in [-1, 1], or latents), [B, C, H, W] contiguous.
 struct Batch {
   std::int64_t first_sample = 0;  ///< global sample index of images[0]: what training draws are keyed by
   std::vector<float> images;
   std::vector<std::int64_t> labels;   ///< [B]
+  std::vector<float> contexts;        ///< [B, context_tokens, context_dim]; empty where the dataset has none
   std::vector<std::int64_t> indexes;  ///< [B] positions in the dataset
 };
 

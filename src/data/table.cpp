@@ -20,6 +20,16 @@ std::span<const DatasetRow> dataset_table() {
       DatasetRow{"folder",
                  "JPEG, PNG, WebP and BMP images; a sub-folder is a class; train/ and test/ or val/ are splits, else both splits are all images", "",
                  0, 0, open_folder},
+      DatasetRow{"listed", "images with classes from a list beside them: FILE,CLASS lines (.csv), or json {FILE: CLASS} or [[FILE, CLASS], ...]", "", 0, 0,
+                 open_listed},
+      DatasetRow{"celeba", "img_align_celeba/ and list_eval_partition.txt; cut to 128 x 128 about (89, 121) as U-ViT does, no classes", "data/celeba", 0, 3,
+                 open_celeba},
+      DatasetRow{"coco", "train2014/, val2014/ and annotations/captions_*.json (or 2017), in the order of the image ids", "data/coco", 0, 3, open_coco},
+      DatasetRow{"zip", "a .zip of images as EDM writes it, with the classes of its dataset.json; both splits are all images", "", 0, 0, open_zip},
+      DatasetRow{"latents", "what `uvit encode` writes: an autoencoder's latents, with captions where `uvit encode-text` added them", "", 0, 0, open_latents,
+                 true},
+      DatasetRow{"coco_features", "the official U-ViT folder of latents and captions: train/ and val/ of 0.npy, 0_0.npy ..., empty_context.npy", "", 0, 0,
+                 open_coco_features, true},
   };
   return rows;
 }
@@ -35,6 +45,8 @@ std::unique_ptr<Dataset> open_dataset(const DataConfig& config, Split split) {
   }
   return dataset;
 }
+
+bool is_latent_dataset(const std::string& name) { return find_row(dataset_table(), "dataset", name).latent; }
 
 std::string content_hash(const Dataset& dataset, std::int64_t limit) {
   constexpr std::int64_t kChunk = 1024;  // images a digest is taken over, so that no second copy of a large set is made

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "core/atomic_file.h"
 #include "core/error.h"
 #include "io/zip_archive.h"
 
@@ -193,6 +194,25 @@ TensorFile read_npz(const std::filesystem::path& path) {
   } catch (const Error& error) {
     throw Error(fmt::format("cannot read {} as .npz: {}{}", path.string(), member, error.what()));
   }
+}
+
+HostTensor read_npy(const std::filesystem::path& path) {
+  const std::string text = read_file(path);
+  try {
+    return parse_npy(std::as_bytes(std::span(text)));
+  } catch (const Error& error) {
+    throw Error(fmt::format("cannot read {} as .npy: {}", path.string(), error.what()));
+  }
+}
+
+void write_npy(const std::filesystem::path& path, const HostTensor& tensor) {
+  std::string npy;
+  try {
+    npy = make_npy(tensor);
+  } catch (const Error& error) {
+    throw Error(fmt::format("cannot write {}: {}", path.string(), error.what()));
+  }
+  write_file(path, std::string_view(npy));
 }
 
 void write_npz(const std::filesystem::path& path, const TensorFile& file) {

@@ -120,7 +120,14 @@ std::vector<Entry> parse_entries(const Json& header, std::map<std::string, std::
   return entries;
 }
 
-TensorFile read_checked(const InputFile& file) {
+/// What the header says; data offsets count from data_start.
+struct Layout {
+  std::vector<Entry> entries;
+  std::map<std::string, std::string> metadata;
+  std::uint64_t data_start = 0;
+};
+
+Layout read_layout(const InputFile& file) {
   std::uint64_t header_size = 0;
   if (file.size() < sizeof header_size) throw Error("it is shorter than the header");
   file.read(std::as_writable_bytes(std::span(&header_size, 1)), 0);
@@ -128,13 +135,20 @@ TensorFile read_checked(const InputFile& file) {
     throw Error(fmt::format("it is truncated or no safetensors file: a header of {} bytes in a file of {}", header_size, file.size()));
   std::string text(header_size, '\0');
   file.read(std::as_writable_bytes(std::span(text)), sizeof header_size);
+  Layout layout;
+  layout.entries = parse_entries(parse_header(text), layout.metadata);
+  layout.data_start = sizeof header_size + header_size;
+  check_layout(layout.entries, file.size() - layout.data_start);
+  return layout;
+}
+
+TensorFile read_checked(const InputFile& file) {
+  Layout layout = read_layout(file);
   TensorFile result;
-  std::vector<Entry> entries = parse_entries(parse_header(text), result.metadata);
-  const std::uint64_t data_start = sizeof header_size + header_size;
-  check_layout(entries, file.size() - data_start);
-  for (Entry& entry : entries) {
+  result.metadata = std::move(layout.metadata);
+  for (Entry& entry : layout.entries) {
     entry.tensor.data.resize(entry.end - entry.begin);
-    file.read(entry.tensor.data, data_start + entry.begin);
+    file.read(entry.tensor.data, layout.data_start + entry.begin);
     result.tensors.emplace_back(std::move(entry.name), std::move(entry.tensor));
   }
   return result;
@@ -184,6 +198,41 @@ TensorFile read_safetensors(const std::filesystem::path& path) {
   } catch (const Error& error) {
     throw Error(fmt::format("cannot read {} as safetensors: {}", path.string(), error.what()));
   }
+}
+
+struct SafetensorsReader::State {
+  explicit State(const std::filesystem::path& path_) : path(path_), file(path_) {}
+  std::filesystem::path path;
+  InputFile file;
+  Layout layout;
+};
+
+SafetensorsReader::SafetensorsReader(const std::filesystem::path& path) : state_(std::make_unique<State>(path)) {
+  try {
+    state_->layout = read_layout(state_->file);
+  } catch (const Error& error) {
+    throw Error(fmt::format("cannot read {} as safetensors: {}", path.string(), error.what()));
+  }
+}
+
+SafetensorsReader::~SafetensorsReader() = default;
+SafetensorsReader::SafetensorsReader(SafetensorsReader&&) noexcept = default;
+
+const HostTensor* SafetensorsReader::find(std::string_view name) const {
+  for (const Entry& entry : state_->layout.entries)
+    if (entry.name == name) return &entry.tensor;
+  return nullptr;
+}
+
+void SafetensorsReader::read_row(std::string_view name, std::int64_t row, std::span<std::byte> out) const {
+  for (const Entry& entry : state_->layout.entries) {
+    if (entry.name != name) continue;
+    const std::vector<std::int64_t>& shape = entry.tensor.shape;
+    if (shape.empty() || row < 0 || row >= shape.front() || out.size() * static_cast<std::uint64_t>(shape.front()) != entry.end - entry.begin)
+      throw Error(fmt::format("{}: tensor '{}' {} has no row {} of {} bytes", state_->path.string(), name, format_shape(shape), row, out.size()));
+    return state_->file.read(out, state_->layout.data_start + entry.begin + static_cast<std::uint64_t>(row) * out.size());
+  }
+  throw Error(fmt::format("{} has no tensor '{}'", state_->path.string(), name));
 }
 
 void write_safetensors(const std::filesystem::path& path, const TensorFile& file) {

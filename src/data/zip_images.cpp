@@ -1,0 +1,99 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "data/datasets.h"
+#include "data/file_list.h"
+#include "io/zip_archive.h"
+
+namespace uvit {
+namespace {
+
+bool is_image(std::string name) {
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  constexpr std::array kEndings = {".jpg", ".jpeg", ".png", ".webp", ".bmp"};
+  return std::any_of(kEndings.begin(), kEndings.end(), [&](const char* ending) { return name.ends_with(ending); });
+}
+
+/// Images of a zip archive, sorted by name; dataset.json holds {"labels": [["00000/img00000000.png", 6], ...]}, or null without classes.
+class ZipDataset : public Dataset {
+ public:
+  explicit ZipDataset(const DataConfig& config) : config_(config), zip_(config.path) {
+    for (const std::string& name : zip_.names())
+      if (is_image(name)) names_.push_back(name);
+    std::sort(names_.begin(), names_.end());
+    if (names_.empty()) throw Error("it holds no image");
+    if (zip_.contains("dataset.json")) read_labels();
+    if (config.limit > 0 && size() > config.limit) names_.resize(static_cast<std::size_t>(config.limit));
+  }
+  std::int64_t size() const override { return static_cast<std::int64_t>(names_.size()); }
+  std::int64_t channels() const override { return config_.channels; }
+  std::int64_t height() const override { return config_.height(); }
+  std::int64_t width() const override { return config_.width(); }
+  std::int64_t num_classes() const override { return list_.num_classes; }
+  std::vector<std::string> class_names() const override { return list_.class_names; }
+  std::int64_t label(std::int64_t index) const override { return list_.labels.empty() ? 0 : list_.labels.at(static_cast<std::size_t>(index)); }
+  std::string describe(std::int64_t index) const override { return fmt::format("{}[{}]", config_.path, names_.at(static_cast<std::size_t>(index))); }
+  void read(std::int64_t index, std::span<std::uint8_t> pixels) const override {
+    std::vector<std::byte> file;
+    try {
+      const std::lock_guard lock(mutex_);  // an archive has one position
+      file = zip_.read(names_.at(static_cast<std::size_t>(index)));
+    } catch (const Error& error) {
+      throw Error(fmt::format("cannot read {}: {}", describe(index), error.what()));
+    }
+    const Image image = decode_image(file, config_.channels, describe(index));
+    try {
+      const Image cut = resize_and_center_crop(image, height(), width());
+      std::copy(cut.pixels.begin(), cut.pixels.end(), pixels.begin());
+    } catch (const Error& error) {
+      throw Error(fmt::format("{}: {}", describe(index), error.what()));
+    }
+  }
+
+ private:
+  void read_labels() {
+    const std::vector<std::byte> bytes = zip_.read("dataset.json");
+    const auto* text = reinterpret_cast<const char*>(bytes.data());
+    const auto json = nlohmann::json::parse(text, text + bytes.size(), nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object()) throw Error("its dataset.json is no JSON object");
+    if (!json.contains("labels") || json["labels"].is_null()) return;
+    std::map<std::string, std::string> classes;
+    for (const auto& entry : json["labels"]) {
+      if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string()) throw Error("its dataset.json has a label that is no [FILE, CLASS]");
+      classes[entry[0].get<std::string>()] = entry[1].is_string() ? entry[1].get<std::string>() : entry[1].dump();
+    }
+    std::vector<std::string> in_order;
+    for (const std::string& name : names_) {
+      const auto found = classes.find(name);
+      if (found == classes.end()) throw Error(fmt::format("its dataset.json has no class for {}", name));
+      in_order.push_back(found->second);
+    }
+    assign_classes(list_, in_order);
+  }
+
+  DataConfig config_;
+  ZipReader zip_;
+  mutable std::mutex mutex_;
+  std::vector<std::string> names_;
+  FileList list_;  // classes alone
+};
+
+}  // namespace
+
+std::unique_ptr<Dataset> open_zip(const DataConfig& config, Split) {
+  if (config.path.empty()) throw Error("dataset zip has no default place: set data.path to the .zip file");
+  try {
+    return std::make_unique<ZipDataset>(config);
+  } catch (const Error& error) {
+    throw Error(fmt::format("cannot read {} as a zip of images: {}", config.path, error.what()));
+  }
+}
+
+}  // namespace uvit
