@@ -38,7 +38,8 @@ struct Recording {
     const NoAutocastCache no_cache;
     for (int i = 0; i < kWarmUps; ++i) network(x, time, labels);
     stream.synchronize();
-    graph.capture_begin();
+    // Of this thread alone: a loader may take pinned memory meanwhile, which a recording of the whole process would forbid.
+    graph.capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);
     out = network(x, time, labels);
     graph.capture_end();
     stream.synchronize();
