@@ -61,6 +61,7 @@ if [ ! -e "$stamp" ] && ! { [ "$level" = cpp ] && compgen -G ".venv/uvit-$torch_
   fi
   touch "$stamp"
 fi
+((tests)) && { .venv/bin/python -c 'import safetensors' 2>/dev/null || .venv/bin/python -m pip --disable-pip-version-check install --quiet safetensors; }
 # For the tests with a GPU, under memcheck and racecheck.
 if ((cuda)) || { ((tests)) && command -v nvidia-smi >/dev/null; }; then
   compgen -G '.venv/lib/python3*/site-packages/nvidia/cu*/bin/compute-sanitizer' >/dev/null ||

@@ -31,6 +31,10 @@ PthValue read_pth(const std::filesystem::path& path);
 /// anything but tensors.
 TensorFile read_pth_state_dict(const std::filesystem::path& path);
 
+/// Writes what torch.load(path, weights_only=True) reads: None, bool, int, float, str, list, dict and tensors, each tensor with a storage of its own.
+/// Throws Error for a tensor whose bytes do not fit its shape, or values nested a hundred deep.
+void write_pth(const std::filesystem::path& path, const PthValue& value);
+
 /// Writes an OrderedDict of tensors that torch.load(path, weights_only=True) reads.
 void write_pth_state_dict(const std::filesystem::path& path, const TensorFile& file);
 

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <set>
 
@@ -52,6 +53,11 @@ class Pickler {
     for (std::int64_t value : values) integer(value);
     op('t');
   }
+  void real(double value) {  // big-endian, as BINFLOAT wants it
+    op('G');
+    const auto bits = std::bit_cast<std::uint64_t>(value);
+    for (int i = 7; i >= 0; --i) op(static_cast<unsigned char>(bits >> (8 * i)));
+  }
   void empty_ordered_dict() {
     global("collections", "OrderedDict");
     op(')');
@@ -92,14 +98,69 @@ void put_tensor(Pickler& out, const HostTensor& tensor, std::size_t key) {
   out.op('R');
 }
 
+void check(const HostTensor& tensor, std::string_view name) {
+  if (byte_size(tensor.dtype, tensor.shape) != tensor.data.size())
+    throw Error(fmt::format("tensor '{}': {} bytes are no {} of shape {}", name, tensor.data.size(), name_of(tensor.dtype), format_shape(tensor.shape)));
+}
+
 void check(const TensorFile& file) {
   std::set<std::string_view> names;
   for (const auto& [name, tensor] : file.tensors) {
     if (!names.insert(name).second) throw Error(fmt::format("the name '{}' is given twice", name));
-    if (byte_size(tensor.dtype, tensor.shape) != tensor.data.size())
-      throw Error(
-          fmt::format("tensor '{}': {} bytes are no {} of shape {}", name, tensor.data.size(), name_of(tensor.dtype), format_shape(tensor.shape)));
+    check(tensor, name);
   }
+}
+
+/// Writes values one by one and collects the storages of their tensors, whose number is the storage's key.
+class ValuePickler {
+ public:
+  void put(const PthValue& value, int depth = 0) {
+    constexpr int kDeepest = 100;
+    if (depth > kDeepest) throw Error("its values are nested too deeply");
+    std::visit([&](const auto& held) { put_held(held, depth + 1); }, value.value);
+  }
+  Pickler pickle;
+  std::vector<const HostTensor*> storages;
+
+ private:
+  void put_held(std::monostate, int) { pickle.op('N'); }
+  void put_held(bool value, int) { pickle.op(value ? 0x88 : 0x89); }
+  void put_held(std::int64_t value, int) { pickle.integer(value); }
+  void put_held(double value, int) { pickle.real(value); }
+  void put_held(const std::string& value, int) { pickle.string(value); }
+  void put_held(const HostTensor& tensor, int) {
+    check(tensor, fmt::format("{}", storages.size()));
+    put_tensor(pickle, tensor, storages.size());
+    storages.push_back(&tensor);
+  }
+  void put_held(const PthValue::List& list, int depth) {
+    pickle.op(']');
+    pickle.op('(');
+    for (const PthValue& item : list) put(item, depth);
+    pickle.op('e');
+  }
+  void put_held(const PthValue::Dict& dict, int depth) {
+    pickle.op('}');
+    pickle.op('(');
+    for (const auto& [key, item] : dict) {
+      put(key, depth);
+      put(item, depth);
+    }
+    pickle.op('u');
+  }
+};
+
+void write_archive(const std::filesystem::path& path, const Pickler& pickle, const std::vector<const HostTensor*>& storages) {
+  const auto bytes_of = [](std::string_view text) { return std::as_bytes(std::span(text)); };
+  std::vector<ZipMember> members = {{"archive/data.pkl", bytes_of(pickle.text())}, {"archive/byteorder", bytes_of("little")}};
+  for (std::size_t i = 0; i < storages.size(); ++i) members.push_back({fmt::format("archive/data/{}", i), storages[i]->data});
+  members.push_back({"archive/version", bytes_of("3\n")});
+  write_zip(path, members, false);
+}
+
+void begin(Pickler& pickle) {
+  pickle.op(0x80);  // PROTO 2
+  pickle.op(2);
 }
 
 }  // namespace
@@ -111,21 +172,30 @@ void write_pth_state_dict(const std::filesystem::path& path, const TensorFile& f
     throw Error(fmt::format("cannot write {}: {}", path.string(), error.what()));
   }
   Pickler pickle;
-  pickle.op(0x80);  // PROTO 2
-  pickle.op(2);
+  begin(pickle);
   pickle.empty_ordered_dict();
   pickle.op('(');
-  for (std::size_t i = 0; i < file.tensors.size(); ++i) {
-    pickle.string(file.tensors[i].first);
-    put_tensor(pickle, file.tensors[i].second, i);
+  std::vector<const HostTensor*> storages;
+  for (const auto& [name, tensor] : file.tensors) {
+    pickle.string(name);
+    put_tensor(pickle, tensor, storages.size());
+    storages.push_back(&tensor);
   }
   pickle.op('u');
   pickle.op('.');
-  const auto bytes_of = [](std::string_view text) { return std::as_bytes(std::span(text)); };
-  std::vector<ZipMember> members = {{"archive/data.pkl", bytes_of(pickle.text())}, {"archive/byteorder", bytes_of("little")}};
-  for (std::size_t i = 0; i < file.tensors.size(); ++i) members.push_back({fmt::format("archive/data/{}", i), file.tensors[i].second.data});
-  members.push_back({"archive/version", bytes_of("3\n")});
-  write_zip(path, members, false);
+  write_archive(path, pickle, storages);
+}
+
+void write_pth(const std::filesystem::path& path, const PthValue& value) {
+  ValuePickler values;
+  begin(values.pickle);
+  try {
+    values.put(value);
+  } catch (const Error& error) {
+    throw Error(fmt::format("cannot write {}: {}", path.string(), error.what()));
+  }
+  values.pickle.op('.');
+  write_archive(path, values.pickle, values.storages);
 }
 
 }  // namespace uvit

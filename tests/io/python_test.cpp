@@ -9,6 +9,7 @@
 #include "io/event_file.h"
 #include "io/npz.h"
 #include "io/pth.h"
+#include "io/safetensors.h"
 #include "support/scratch.h"
 
 using namespace uvit;
@@ -101,6 +102,44 @@ TEST_CASE("torch.load(weights_only=True) reads what write_pth_state_dict wrote",
   const test::ScratchFolder folder;
   write_pth_state_dict(folder / "a.pth", counted_file(true));
   CHECK(python("read_pth", folder / "a.pth") == 0);
+}
+
+TEST_CASE("safetensors.torch reads what write_safetensors wrote, and we what it writes", "[python]") {
+  if (!have_python()) return;
+  if (std::system(fmt::format("'{}' -c 'import safetensors' 2>/dev/null", (kSource / ".venv/bin/python").string()).c_str()) != 0) {
+    WARN("skipped: the Python package safetensors was not found in .venv");
+    return;
+  }
+  const test::ScratchFolder folder;
+  write_safetensors(folder / "a.safetensors", counted_file(true));
+  CHECK(python("read_safetensors", folder / "a.safetensors") == 0);
+  const TensorFile copy = read_safetensors(folder / "a.safetensors.copy");
+  for (const auto& [name, tensor] : counted_file(true).tensors) {
+    INFO(name);
+    CHECK(copy.at(name).dtype == tensor.dtype);
+    CHECK(copy.at(name).shape == tensor.shape);
+    CHECK((copy.at(name).data == tensor.data));
+  }
+}
+
+TEST_CASE("torch.load(weights_only=True) reads the nested values that write_pth wrote, and we read them back", "[python]") {
+  if (!have_python()) return;
+  const test::ScratchFolder folder;
+  const auto text = [](const char* value) { return PthValue{std::string(value)}; };
+  PthValue::Dict inner = {{PthValue{std::int64_t{7}}, {PthValue::List{{true}, {}, {0.1}, text("\u00fc")}}}};
+  PthValue::Dict value = {{text("step"), {std::int64_t{20}}},
+                          {text("large"), {-(std::int64_t{1} << 40)}},
+                          {text("inner"), {std::move(inner)}},
+                          {text("tensor"), {counted<float>(DType::f32, {2, 3}, 4, plain)}}};
+  write_pth(folder / "values.pth", {value});
+  CHECK(python("read_values", folder / "values.pth") == 0);
+  const PthValue back = read_pth(folder / "values.pth");
+  CHECK(std::get<std::int64_t>(back.at("large").value) == -(std::int64_t{1} << 40));
+  const auto& list = std::get<PthValue::List>(std::get<PthValue::Dict>(back.at("inner").value).front().second.value);
+  CHECK(std::get<bool>(list[0].value));
+  CHECK(std::holds_alternative<std::monostate>(list[1].value));
+  CHECK(std::get<double>(list[2].value) == 0.1);
+  CHECK(numbers(back.at("tensor")) == range(4, 10));
 }
 
 TEST_CASE("numpy.load reads what write_npz wrote", "[python]") {

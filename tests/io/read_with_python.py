@@ -34,6 +34,32 @@ def read_pth(path):
         check(torch.equal(tensor.to(wanted.dtype), wanted), f"{name} = {tensor}")
 
 
+def read_safetensors(path):
+    import safetensors.torch
+    import torch
+
+    tensors = safetensors.torch.load_file(path)
+    types = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32,
+             "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool, "scalar": torch.float32, "empty": torch.float32}
+    check(set(tensors) == set(types), f"names {list(tensors)}")
+    for place, (name, dtype) in enumerate(types.items()):
+        tensor = tensors[name]
+        shape = {"scalar": (), "empty": (0, 3)}.get(name, (2, 3))
+        wanted = torch.arange(place, place + int(np.prod(shape))).reshape(shape)
+        wanted = wanted % 2 == 1 if name == "BOOL" else wanted.to(dtype)
+        check(tensor.dtype == dtype and torch.equal(tensor, wanted), f"{name} {tensor}")
+    safetensors.torch.save_file(tensors, path + ".copy")
+
+
+def read_values(path):
+    import torch
+
+    value = torch.load(path, weights_only=True)
+    check(value["step"] == 20 and value["large"] == -(2**40), f"{value}")
+    check(value["inner"] == {7: [True, None, 0.1, "\u00fc"]}, f"inner {value['inner']}")
+    check(torch.equal(value["tensor"], torch.arange(4, 10, dtype=torch.float32).reshape(2, 3)), f"tensor {value['tensor']}")
+
+
 def read_npz(path):
     with np.load(path) as file:
         names = ["F64", "F32", "F16", "I64", "I32", "I16", "I8", "U8", "BOOL", "scalar", "empty"]
@@ -109,4 +135,5 @@ def read_events(folder):
 
 
 if __name__ == "__main__":
-    {"read_pth": read_pth, "read_npz": read_npz, "write_npz": write_npz, "write_pth": write_pth, "read_events": read_events}[sys.argv[1]](sys.argv[2])
+    functions = (read_pth, read_safetensors, read_values, read_npz, write_npz, write_pth, read_events)
+    {function.__name__: function for function in functions}[sys.argv[1]](sys.argv[2])
