@@ -55,6 +55,9 @@ inline Thread* current_thread = nullptr;  ///< null while the scheduler runs
 inline Settings active_settings;
 inline Counters active_counters;
 
+/// Unwinds a fiber to its beginning: the scheduler throws what Block::error says, since no exception can cross to its stack.
+struct FiberFailed {};
+
 /// Ends the launch with an EmulationError: "<kernel>, block (x, y, z), thread i at <site>: <message>".
 [[noreturn]] void fail(const std::string& message);
 

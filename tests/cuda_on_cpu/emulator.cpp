@@ -56,7 +56,7 @@ void fail(const std::string& message) {
   text += ": " + message;
   if (!thread) throw EmulationError(text);
   block->error = text;
-  Fiber::leave();  // the scheduler throws: an exception cannot cross to its stack
+  throw FiberFailed();
 }
 
 }  // namespace uvit::cuda::emulator

@@ -73,15 +73,18 @@ Fiber::Fiber() {
 
 Fiber::~Fiber() { munmap(stack_ - kPage, kPage + kStackBytes); }
 
-void Fiber::prepare(void (*entry)()) {
+void* Fiber::abandon() {
 #if UVIT_ASAN
-  __asan_unpoison_memory_region(stack_, kStackBytes);  // an abandoned fiber leaves its red zones behind
+  __asan_unpoison_memory_region(stack_, kStackBytes);  // functions that never return leave their red zones behind
 #endif
+  return stack_ + kStackBytes - sizeof(void*);  // at a function's entry rsp is 8 beyond a multiple of 16
+}
+
+void Fiber::prepare(void (*entry)()) {
   entry_function = entry;
   fake_stack_ = nullptr;
-  // What uvit_emulator_switch pops: the registers, then the return address. At a function's entry rsp is 8 beyond a multiple of 16.
-  void** top = reinterpret_cast<void**>(stack_ + kStackBytes);
-  *--top = nullptr;
+  // What uvit_emulator_switch pops: the registers, then the return address.
+  void** top = static_cast<void**>(abandon());
   *--top = reinterpret_cast<void*>(&enter);
   for (int i = 0; i < kSavedRegisters; ++i) *--top = nullptr;
   stack_pointer_ = top;

@@ -19,6 +19,8 @@ class Fiber {
   static void pause();
   /// The same, for the last time.
   [[noreturn]] static void leave();
+  /// Gives up what is on the stack, and returns what rsp may then be as if a function had just been called.
+  void* abandon();
   /// True where an address lies in the page below the stack: the stack has overflowed.
   bool overflowed_at(const void* address) const;
 

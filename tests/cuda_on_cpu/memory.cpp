@@ -58,12 +58,15 @@ std::string describe_offset(const unsigned char* p, const unsigned char* begin, 
 
 // ---- pages that cannot be touched
 const void* fault_address = nullptr;
-alignas(64) unsigned char landing_stack[64 * 1024];
 alignas(64) unsigned char signal_stack[64 * 1024];
 
 [[noreturn]] void land() {
-  if (current_thread->fiber.overflowed_at(fault_address)) fail("the emulator's stack of this thread is too small (an endless recursion?)");
-  fail("touches " + describe_address(fault_address));
+  try {
+    if (current_thread->fiber.overflowed_at(fault_address)) fail("the emulator's stack of this thread is too small (an endless recursion?)");
+    fail("touches " + describe_address(fault_address));
+  } catch (const FiberFailed&) {
+  }
+  Fiber::leave();
 }
 
 void on_signal(int signal, siginfo_t* info, void* context) {
@@ -76,7 +79,7 @@ void on_signal(int signal, siginfo_t* info, void* context) {
   fault_address = info->si_addr;
   auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
   registers[REG_RIP] = reinterpret_cast<greg_t>(&land);
-  registers[REG_RSP] = reinterpret_cast<greg_t>(landing_stack + sizeof landing_stack - 8);  // as after a call
+  registers[REG_RSP] = reinterpret_cast<greg_t>(current_thread->fiber.abandon());  // it may have overflowed, and nothing on it is needed any more
 }
 
 }  // namespace

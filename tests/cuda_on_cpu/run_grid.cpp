@@ -31,7 +31,7 @@ class Order {
   bool is_natural_;
 };
 
-void thread_main() {
+void run_body() {
   (*block->body)();
   Thread& self = *current_thread;
   bool waits = !self.open_group.empty();
@@ -39,6 +39,13 @@ void thread_main() {
   if (waits) fail("the thread ends while copies of cp_async_16 are under way: wait for them");
   self.done = true;
   --block->running;
+}
+
+void thread_main() {
+  try {
+    run_body();
+  } catch (const FiberFailed&) {
+  }
   Fiber::leave();
 }
 

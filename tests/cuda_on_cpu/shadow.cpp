@@ -86,6 +86,20 @@ void for_each_cell(const void* p, std::size_t bytes, Function function) {
   for (std::size_t i = 0; i < bytes; ++i) function(shadow.cells[i], byte + i, shadow.is_shared);
 }
 
+void check_plain(const void* p, std::size_t bytes, bool is_write, const void* instruction) {
+  Space space;
+  if (is_near_shared(p))
+    space = Space::shared;
+  else if (is_in_global_arena(p))
+    space = Space::global;
+  else
+    return;
+  const bool is_vector = (bytes & (bytes - 1)) == 0;
+  check_access(space, is_write ? Access::write : Access::read, p, bytes, is_vector ? std::min<std::size_t>(bytes, 16) : 1);
+  is_write ? note_write(p, bytes) : note_read(p, bytes);
+  if (space == Space::shared && is_vector && bytes <= 16) record_shared_access(p, static_cast<int>(bytes), {instruction, 0}, current_thread->site);
+}
+
 }  // namespace
 
 bool enable_race_checks() { return is_on = true; }
@@ -111,17 +125,12 @@ void note_arrival(const void* p, std::size_t bytes) {
 
 void check_plain_access(const void* p, std::size_t bytes, bool is_write, const void* instruction) {
   if (!current_thread) return;
-  Space space;
-  if (is_near_shared(p))
-    space = Space::shared;
-  else if (is_in_global_arena(p))
-    space = Space::global;
-  else
+  try {
+    check_plain(p, bytes, is_write, instruction);
     return;
-  const bool is_vector = (bytes & (bytes - 1)) == 0;
-  check_access(space, is_write ? Access::write : Access::read, p, bytes, is_vector ? std::min<std::size_t>(bytes, 16) : 1);
-  is_write ? note_write(p, bytes) : note_read(p, bytes);
-  if (space == Space::shared && is_vector && bytes <= 16) record_shared_access(p, static_cast<int>(bytes), {instruction, 0}, current_thread->site);
+  } catch (const FiberFailed&) {
+  }
+  Fiber::leave();  // the compiler takes it that hooks do not throw, so the kernel's frames cannot be unwound
 }
 
 }  // namespace uvit::cuda::emulator
