@@ -63,6 +63,7 @@ struct LoadedModel {
   std::string weights;           ///< "ema_0.9999", "model", or the file's name
   std::string weights_hash;      ///< SHA-256 of the weights file
   std::filesystem::path file;
+  std::shared_ptr<LoadedModel> guide;  ///< a worse model that sampling is guided away from; load_model leaves it empty
 };
 
 /// Loads weights from a run folder, a step folder, a .safetensors file, an official .pth or an official checkpoint folder (nnet.pth, nnet_ema.pth):

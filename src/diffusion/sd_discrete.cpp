@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::int64_t kSteps = 1000;
 
-class SdDiscrete : public Schedule {
+class SdDiscrete : public VpSchedule {
  public:
   SdDiscrete() : log_alpha_(kSteps) {
     const double first = std::sqrt(0.00085), last = std::sqrt(0.012);

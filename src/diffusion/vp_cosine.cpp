@@ -10,7 +10,7 @@ constexpr double kShift = 0.008;
 constexpr double kRate = std::numbers::pi / 2 / (1 + kShift);  // radians a unit of t
 constexpr double kStart = kShift * kRate;                      // the angle at t = 0
 
-class VpCosine : public Schedule {
+class VpCosine : public VpSchedule {
  public:
   /// log(cos(start + rate t) / cos(start)). Near t = 0 the quotient is 1 - small, near t = 1 the cosine is the sine of what is left
   /// to pi / 2: each half keeps its digits.

@@ -10,7 +10,7 @@ constexpr double kBeta0 = 0.1, kBeta1 = 20.0;
 /// log(e^x + 1) without overflow.
 double softplus(double x) { return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)); }
 
-class VpLinear : public Schedule {
+class VpLinear : public VpSchedule {
  public:
   double log_alpha(double t) const override { return -0.5 * (kBeta0 * t + 0.5 * (kBeta1 - kBeta0) * t * t); }
   double beta(double t) const override { return kBeta0 + (kBeta1 - kBeta0) * t; }

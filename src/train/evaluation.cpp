@@ -9,6 +9,7 @@
 #include "core/random.h"
 #include "diffusion/loss.h"
 #include "diffusion/autocast.h"
+#include "diffusion/time_law.h"
 #include "train/evaluation.h"
 
 namespace uvit {
@@ -62,6 +63,8 @@ double HeldOut::loss(UViT& model, const Schedule& schedule, const Parameterisati
   const at::Device device = model.parameters().front().device();
   const std::int64_t n = images_.size(0), values = images_.numel() / n;
   const std::int64_t micro = config_.train.micro_batch_size > 0 ? config_.train.micro_batch_size : config_.train.batch_size;
+  const TimeLaw law(config_.diffusion, schedule);
+  const WeightingRow& weighting = find_weighting(config_.diffusion.weighting);
   double sum = 0;
   for (std::int64_t first = 0; first < n; first += micro) {
     const std::int64_t size = std::min(micro, n - first);
@@ -72,13 +75,13 @@ double HeldOut::loss(UViT& model, const Schedule& schedule, const Parameterisati
       const auto position = static_cast<std::uint64_t>(positions_[static_cast<std::size_t>(first + i)]);
       RandomStream(config_.train.seed, RandomPurpose::evaluation, position, 0)
           .fill_normal({eps.data_ptr<float>() + i * values, static_cast<std::size_t>(values)});
-      t.push_back(schedule.training_time(RandomStream(config_.train.seed, RandomPurpose::evaluation, position, 1).uniform()));
+      t.push_back(law(RandomStream(config_.train.seed, RandomPurpose::evaluation, position, 1).uniform()));
     }
     at::Tensor labels;
     if (config_.data.num_classes > 0)
       labels = torch::tensor(std::vector<std::int64_t>(labels_.begin() + first, labels_.begin() + first + size), torch::kInt64).to(device);
     const Network network = bind_network(model, config_.train.precision, labels);
-    sum += simple_loss(network, x0.to(device), eps.to(device), t, schedule, parameterisation).sum(torch::kFloat64).item<double>();
+    sum += diffusion_loss(network, x0.to(device), eps.to(device), t, schedule, parameterisation, weighting).sum(torch::kFloat64).item<double>();
   }
   return sum / static_cast<double>(n);
 }

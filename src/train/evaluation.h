@@ -30,7 +30,7 @@ class HeldOut {
   /// Reads config.train.eval_images images, spread evenly over the split, into memory.
   /// Throws Error for an image that cannot be read, unless data.on_error = "skip".
   explicit HeldOut(const Config& config);
-  /// Mean L_simple over the images, in micro-batches; no label is dropped.
+  /// Mean loss over the images, in micro-batches; no label is dropped.
   double loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation) const;
 
  private:

@@ -105,7 +105,7 @@ Trainer::Trainer(const TrainRequest& request)
       run_(request.run),
       device_(select_device(config_.train)),
       threads_(set_threads(config_.train)),
-      schedule_(make_schedule(config_.diffusion.schedule)),
+      schedule_(make_schedule(config_.diffusion)),
       parameterisation_(find_parameterisation(config_.diffusion.prediction)),
       dataset_(open_dataset(config_.data, Split::train)),
       model_(make_uvit_options(config_)),
@@ -195,8 +195,8 @@ double Trainer::forward_backward(const TrainingBatch& batch) {
     const std::int64_t size = std::min(micro, n - first);
     const at::Tensor labels = batch.labels.defined() ? batch.labels.narrow(0, first, size).to(device_) : at::Tensor();
     const std::vector<double> t(batch.t.begin() + first, batch.t.begin() + first + size);
-    const at::Tensor losses = simple_loss(bind_network(model_, config_.train.precision, labels), batch.x0.narrow(0, first, size).to(device_),
-                                          batch.eps.narrow(0, first, size).to(device_), t, *schedule_, parameterisation_);
+    const at::Tensor losses = diffusion_loss(bind_network(model_, config_.train.precision, labels), batch.x0.narrow(0, first, size).to(device_),
+                                          batch.eps.narrow(0, first, size).to(device_), t, *schedule_, parameterisation_, find_weighting(config_.diffusion.weighting));
     const at::Tensor total = losses.sum();
     (total * (loss_scale_.value() / static_cast<double>(n))).backward();
     sum += total.item<double>();

@@ -9,6 +9,7 @@
 
 #include "core/random.h"
 #include "data/loader.h"
+#include "diffusion/time_law.h"
 #include "train/training_batch.h"
 
 namespace uvit {
@@ -39,9 +40,10 @@ TrainingBatch draw(const Batch& images, const Config& config, const Schedule& sc
   if (config.data.num_classes > 0) batch.labels = torch::empty({n}, torch::kInt64);
 
   const std::int64_t values = batch.x0.numel() / n;
+  const TimeLaw law(config.diffusion, schedule);
   for (std::int64_t i = 0; i < n; ++i) {
     const auto sample = static_cast<std::uint64_t>(images.first_sample + i);
-    batch.t.push_back(schedule.training_time(RandomStream(seed, RandomPurpose::t, sample).uniform()));
+    batch.t.push_back(law(stratified_draw(RandomStream(seed, RandomPurpose::t, sample).uniform(), sample, config)));
     RandomStream(seed, RandomPurpose::noise, sample).fill_normal({batch.eps.data_ptr<float>() + i * values, static_cast<std::size_t>(values)});
     if (!batch.labels.defined()) continue;
     const bool dropped = RandomStream(seed, RandomPurpose::label_drop, sample).uniform() < config.diffusion.label_dropout;

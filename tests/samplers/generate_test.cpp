@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "diffusion/parameterisation.h"
 #include "samplers/generate.h"
 #include "samplers/micro_batch.h"
 #include "support/tensors.h"
@@ -183,6 +184,133 @@ TEST_CASE("requests that do not fit the model are refused") {
   CHECK_THROWS_WITH(draw(*undropped, config, {{1}, {0}}), Catch::Contains("label dropout"));
   config.sample.guidance_scale = 1;
   CHECK(draw(*undropped, config, {{1}, {0}}).size() == 1);
+}
+
+TEST_CASE("guidance in one batch is guidance in two calls") {
+  Config config = tiny_config();
+  config.sample.guidance_interval = {0.5, 40};
+  const auto model = tiny_model(config);
+  const std::vector<at::Tensor> one = draw(*model, config, request_of({7, 8, 9}));
+  config.sample.guidance_one_batch = false;
+  const std::vector<at::Tensor> two = draw(*model, config, request_of({7, 8, 9}));
+  for (std::size_t i = 0; i < one.size(); ++i) check_tensor("image", two[i], one[i], 2e-5 * max_abs(one[i]));
+}
+
+TEST_CASE("every schedule and prediction draws finite images with every solver that takes it") {
+  Config config = tiny_config();
+  for (const ScheduleRow& schedule : schedule_table()) {
+    for (const Parameterisation& prediction : parameterisation_table()) {
+      config.diffusion.schedule = schedule.name;
+      config.diffusion.prediction = prediction.name;
+      const auto model = tiny_model(config);
+      for (const SolverRow& solver : solver_table()) {
+        if (solver.end == SolverEnd::zero && !make_schedule(schedule.name)->unit_time()) continue;
+        if (!solver.nfe) continue;  // an untrained network sends the adaptive solver to tiny steps
+        INFO(schedule.name << " " << prediction.name << " " << solver.name);
+        config.sample.solver = solver.name;
+        CHECK(at::isfinite(draw(*model, config, request_of({1}))[0]).all().item<bool>());
+      }
+    }
+  }
+}
+
+TEST_CASE("interpolation begins and ends at the images of its seeds and classes") {
+  Config config = tiny_config();
+  config.sample.solver = "ddim";
+  const auto model = tiny_model(config);
+  GenerateRequest request{{3, 3, 3}, {1, 1, 1}};
+  request.other_seeds = {8, 8, 8};
+  request.other_labels = {4, 4, 4};
+  request.seed_share = request.label_share = {0, 0.5, 1};
+  const std::vector<at::Tensor> images = draw(*model, config, request);
+  const at::Tensor first = draw(*model, config, {{3}, {1}})[0], last = draw(*model, config, {{8}, {4}})[0];
+  check_tensor("first", images[0], first, 5e-5 * max_abs(first));
+  check_tensor("last", images[2], last, 5e-5 * max_abs(last));
+  CHECK(max_abs(images[1] - first) > 1e-3);
+  CHECK(max_abs(images[1] - last) > 1e-3);
+  request.seed_share.pop_back();
+  CHECK_THROWS_WITH(draw(*model, config, request), Catch::Contains("one share an image"));
+}
+
+TEST_CASE("a variation of little strength is near its image, and inpainting keeps what the mask keeps") {
+  Config config = tiny_config();
+  for (const std::string schedule : {"vp_linear", "edm", "flow"}) {
+    INFO(schedule);
+    config.diffusion.schedule = schedule;
+    config.diffusion.prediction = schedule == "edm" ? "edm" : "v";
+    config.sample.solver = "dpm_solver_pp_2m";
+    const auto model = tiny_model(config);
+    torch::manual_seed(1);
+    GenerateRequest request = request_of({1, 2});
+    request.image = torch::rand({3, 6, 10}) * 2 - 1;
+    const auto distance = [&](double strength) {
+      request.strength = strength;
+      return max_abs(draw(*model, config, request)[0] - request.image);
+    };
+    CHECK(distance(0.03) < 0.25 * distance(0.9));
+    request.strength = 1;
+    request.mask = (torch::rand({1, 6, 10}) < 0.5).to(at::kFloat);
+    const std::vector<at::Tensor> painted = draw(*model, config, request);
+    const at::Tensor kept = request.mask.expand({3, 6, 10}) != 0;
+    CHECK(at::equal(painted[0].masked_select(kept), request.image.masked_select(kept)));
+    CHECK_FALSE(at::equal(painted[0].masked_select(kept.logical_not()), painted[1].masked_select(kept.logical_not())));
+  }
+  GenerateRequest request = request_of({1});
+  request.strength = 0.5;
+  const auto model = tiny_model(config);
+  CHECK_THROWS_WITH(draw(*model, config, request), Catch::Contains("image"));
+  request.image = torch::zeros({3, 10, 6});
+  CHECK_THROWS_WITH(draw(*model, config, request), Catch::Contains("3 x 6 x 10"));
+  request.image = torch::zeros({3, 6, 10});
+  request.strength = 0;
+  CHECK_THROWS_WITH(draw(*model, config, request), Catch::Contains("strength"));
+}
+
+TEST_CASE("a model guided by itself is not guided; another guide moves the image; a guide of other data is refused") {
+  Config config = tiny_config();
+  config.diffusion.label_dropout = 0;
+  const auto model = tiny_model(config);
+  config.sample.guidance_scale = 1;
+  const at::Tensor plain = draw(*model, config, {{5}, {2}})[0];
+  config.sample.guidance_scale = 2.5;
+  GenerateRequest request{{5}, {2}};
+  request.guide = {model.get(), config};
+  check_tensor("guided by itself", draw(*model, config, request)[0], plain, 2e-5 * max_abs(plain));
+
+  Config smaller = config;
+  smaller.model.embed_dim = 12;
+  smaller.diffusion.prediction = "v";
+  const auto worse = tiny_model(smaller);
+  request.guide = {worse.get(), smaller};
+  CHECK(max_abs(draw(*model, config, request)[0] - plain) > 1e-3);
+
+  smaller.diffusion.schedule = "flow";
+  request.guide.config = smaller;
+  CHECK_THROWS_WITH(draw(*model, config, request), Catch::Contains("flow"));
+  smaller = config;
+  smaller.data.num_classes = 4;
+  const auto other = tiny_model(smaller);
+  request.guide = {other.get(), smaller};
+  CHECK_THROWS_WITH(draw(*model, config, request), Catch::Contains("classes"));
+}
+
+TEST_CASE("every call of the network is shown for every image, the last one's x0 the result") {
+  Config config = tiny_config();
+  config.sample.solver = "ddim";
+  const auto model = tiny_model(config);
+  GenerateRequest request = request_of({1, 2, 6});
+  std::vector<std::vector<double>> times(3);
+  std::vector<at::Tensor> last(3);
+  request.on_call = [&](std::size_t index, double t, const at::Tensor& state, const at::Tensor& x0) {
+    CHECK(state.sizes() == x0.sizes());
+    times[index].push_back(t);
+    last[index] = x0;
+  };
+  const std::vector<at::Tensor> images = draw(*model, config, request);
+  for (std::size_t i = 0; i < 3; ++i) {
+    CHECK(times[i].size() == 3);
+    CHECK(at::equal(last[i], images[i]));
+  }
 }
 
 TEST_CASE("micro-batches place every image once, in the row of its seed, and consecutive seeds leave no gap") {

@@ -52,7 +52,7 @@ Trace run_steps(const nlohmann::json& json, const Settings& settings, at::Scalar
   for (std::int64_t step = 0; step < x0.size(0); ++step) {
     const std::vector<double> t = values_of(to_torch(data.at("t"))[step]);
     model.zero_grad();
-    const at::Tensor loss = simple_loss(network, x0[step], eps[step], t, *schedule, find_parameterisation("eps")).mean();
+    const at::Tensor loss = diffusion_loss(network, x0[step], eps[step], t, *schedule, find_parameterisation("eps")).mean();
     loss.backward();
     trace.loss.push_back(loss.item<double>());
     trace.grad_norm.push_back(clip_gradients(trace.parameters, settings.optimizer.clip_grad_norm));
