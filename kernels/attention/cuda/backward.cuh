@@ -135,10 +135,10 @@ struct BackwardKernel {
     std::uint32_t weights[1][kPairs][4];
     if (kKeys) {
       to_fragments<T>(weights[0], s[0]);
-      accumulate<T, kWidth>(second, weights, step_tile(tile, 1), kPairs);
+      accumulate<T, kWidth, 1, 1, kPairs>(&second, &weights, step_tile(tile, 1), nullptr, kPairs);
     }
     to_fragments<T>(weights[0], dp[0]);
-    accumulate<T, kWidth>(first, weights, step_tile(tile, 0), kPairs);
+    accumulate<T, kWidth, 1, 1, kPairs>(&first, &weights, step_tile(tile, 0), nullptr, kPairs);
   }
 
   /// The steps [begin, end) that a block has to take; of them [full_begin, full_end) need no mask.

@@ -181,13 +181,11 @@ struct ForwardKernel {
     for (int m = 0; m < kM; ++m)
       UVIT_UNROLL
       for (int r = 0; r < 2; ++r) mask.limit[m][r] = visible_keys(p, row(m, r));
-    Fragments weights;
-    if constexpr (kVariant == Variant::dual) {
-      weigh_half<SoftmaxWeight, kMasked, true>(weights, x, 1, mask);
-      accumulate<T, kWidth>(sums[1], weights, v2 == nullptr ? v_tile : v_tile + kStageElements, pairs);
-    }
-    weigh_first<kMasked>(weights, x, mask);
-    accumulate<T, kWidth>(sums[0], weights, v_tile, pairs);
+    Fragments weights[kHalves];
+    weigh_first<kMasked>(weights[0], x, mask);
+    if constexpr (kHalves == 2) weigh_half<SoftmaxWeight, kMasked, true>(weights[1], x, 1, mask);
+    T* const v2_tile = v2 == nullptr ? nullptr : v_tile + kStageElements;
+    accumulate<T, kWidth, kHalves, kM, kKeys / 16>(sums, weights, v_tile, v2_tile, pairs);
   }
 
   UVIT_DEVICE void wait_stage(int tile, int tiles) {

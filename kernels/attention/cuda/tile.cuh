@@ -122,9 +122,10 @@ UVIT_DEVICE std::uint32_t with_signs(std::uint32_t magnitudes, float lo, float h
   return (magnitudes | (signs & 0x80008000u)) & arch::nonzero_halves(signs);
 }
 
-/// sums += weights x tile, tile rows being the summed index; the first `pairs` steps of 16 rows.
-template <class T, int kWidth, int kM, int kN16>
-UVIT_DEVICE void accumulate(float (&sums)[kM][kWidth / 8][4], const std::uint32_t (&weights)[kM][kN16][4], T* tile, int pairs) {
+/// sums[h] += weights[h] x tile for kHalves sums, tile rows being the summed index; the first `pairs` steps of 16 rows. second_tile: for the second
+/// sum, where not null.
+template <class T, int kWidth, int kHalves, int kM, int kN16>
+UVIT_DEVICE void accumulate(float (*sums)[kM][kWidth / 8][4], const std::uint32_t (*weights)[kM][kN16][4], T* tile, T* second_tile, int pairs) {
   UVIT_UNROLL
   for (int k = 0; k < kN16; ++k) {
     if (k >= pairs) continue;
@@ -133,9 +134,13 @@ UVIT_DEVICE void accumulate(float (&sums)[kM][kWidth / 8][4], const std::uint32_
       std::uint32_t b[4];
       load_b_trans<T, kWidth>(b, tile, k, n);
       UVIT_UNROLL
-      for (int m = 0; m < kM; ++m) {
-        arch::mma_m16n8k16<T>(sums[m][2 * n], weights[m][k], b[0], b[1]);
-        arch::mma_m16n8k16<T>(sums[m][2 * n + 1], weights[m][k], b[2], b[3]);
+      for (int half = 0; half < kHalves; ++half) {
+        if (half == 1 && second_tile != nullptr) load_b_trans<T, kWidth>(b, second_tile, k, n);
+        UVIT_UNROLL
+        for (int m = 0; m < kM; ++m) {
+          arch::mma_m16n8k16<T>(sums[half][m][2 * n], weights[half][m][k], b[0], b[1]);
+          arch::mma_m16n8k16<T>(sums[half][m][2 * n + 1], weights[half][m][k], b[2], b[3]);
+        }
       }
     }
   }
