@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <new>
 
+#include "attention/device.h"
 #include "commands/commands.h"
 #include "core/cpu_info.h"
 #include "core/error.h"
@@ -22,13 +23,8 @@
 namespace {
 
 std::string describe_version() {
-#ifdef UVIT_HAS_CUDA
-  const std::string cuda = torch::cuda::is_available() ? fmt::format("{} device(s)", torch::cuda::device_count()) : "linked, no device found";
-#else
-  const std::string cuda = "not linked (configure with -DUVIT_CUDA=ON)";
-#endif
-  return fmt::format("uvit {} ({})\nLibTorch {}\nCUDA: {}\nCPU: {}; ATen kernels {}; {} threads", uvit::version(), uvit::git_commit(), TORCH_VERSION, cuda,
-                     uvit::cpu_description(), at::get_cpu_capability(), at::get_num_threads());
+  return fmt::format("uvit {} ({})\nLibTorch {}\nCUDA: {}\nCPU: {}; ATen kernels {}; {} threads", uvit::version(), uvit::git_commit(), TORCH_VERSION,
+                     uvit::describe_cuda(), uvit::cpu_description(), at::get_cpu_capability(), at::get_num_threads());
 }
 
 /// OpenMP's threads spin while they wait for each other, for milliseconds by default: where another process holds a core, a training slows down twentyfold.

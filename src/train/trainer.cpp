@@ -7,6 +7,7 @@
 #include <optional>
 #include <thread>
 
+#include "attention/device.h"
 #include "attention/plan.h"
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
@@ -14,6 +15,8 @@
 #include "data/dataset.h"
 #include "diffusion/loss.h"
 #include "train/adamw.h"
+#include "train/device_batches.h"
+#include "train/device_update.h"
 #include "train/ema.h"
 #include "train/evaluation.h"
 #include "train/interrupt.h"
@@ -28,12 +31,6 @@ namespace uvit {
 namespace fs = std::filesystem;
 
 namespace {
-
-at::Device select_device(const TrainConfig& train) {
-  if (train.device == "cuda" && !torch::cuda::is_available())
-    throw Error("train.device = \"cuda\", but this build or this machine has no CUDA device: use \"cpu\", or build with -DUVIT_CUDA=ON");
-  return at::Device(train.device == "cuda" ? at::kCUDA : at::kCPU);
-}
 
 std::int64_t set_threads(const TrainConfig& train) {
   const std::int64_t threads = train.threads > 0 ? train.threads : std::max<std::int64_t>(1, std::thread::hardware_concurrency());
@@ -58,11 +55,14 @@ class Trainer {
 
  private:
   struct Step {
-    double loss, lr, grad_norm;
+    at::Tensor loss, grad_norm;  // 0-dim float64, on the device: reading one waits for a GPU
+    double lr = 0;
   };
 
   Step train_step(const TrainingBatch& batch);
-  double forward_backward(const TrainingBatch& batch);
+  at::Tensor forward_backward(const TrainingBatch& batch);
+  at::Tensor update(double lr);
+  double read_loss_sum() const;
   double evaluate();
   void log(const Step& step, double images_per_second, double data_wait, const std::optional<double>& eval_loss);
   void preview();
@@ -73,6 +73,9 @@ class Trainer {
   const Config config_;
   const fs::path run_;
   const at::Device device_;
+  /// Every step's loss and gradient norm are looked at before the next: on the CPU, and where a loss scale hangs on them. Else the GPU is kept busy:
+  /// a step whose gradients are not finite changes nothing, and the next line of the log finds out.
+  const bool looks_at_every_step_;
   const std::int64_t threads_;
   const std::unique_ptr<Schedule> schedule_;
   const Parameterisation& parameterisation_;
@@ -83,9 +86,10 @@ class Trainer {
   AdamW optimizer_;
   std::vector<Ema> emas_;
   LossScale loss_scale_;
+  std::unique_ptr<DeviceUpdate> device_update_;
 
   std::int64_t step_ = 0, images_seen_ = 0;
-  double loss_sum_ = 0;  // since the last line of the log
+  at::Tensor loss_sum_;  // since the last line of the log, as Step::loss
   std::int64_t loss_count_ = 0;
   double best_eval_loss_ = -1;
   fs::path checkpoint_;  // the last one saved
@@ -103,7 +107,8 @@ NamedTensors initial_parameters(UViT& model, const Config& config, at::Device de
 Trainer::Trainer(const TrainRequest& request)
     : config_(request.config),
       run_(request.run),
-      device_(select_device(config_.train)),
+      device_(select_device(config_.train.device)),
+      looks_at_every_step_(device_.is_cpu() || config_.train.precision == "fp16"),
       threads_(set_threads(config_.train)),
       schedule_(make_schedule(config_.diffusion)),
       parameterisation_(find_parameterisation(config_.diffusion.prediction)),
@@ -111,14 +116,17 @@ Trainer::Trainer(const TrainRequest& request)
       model_(make_uvit_options(config_)),
       parameters_(initial_parameters(model_, config_, device_)),
       optimizer_(config_.optimizer, parameters_),
-      loss_scale_(config_.train.precision == "fp16") {
+      loss_scale_(config_.train.precision == "fp16"),
+      loss_sum_(at::zeros({}, at::TensorOptions(device_).dtype(at::kDouble))) {
   prepare_run_folder(run_, request.resume);
   if (config_.train.eval_every > 0) held_out_.emplace(config_);
   for (double rate : config_.train.ema_decay) emas_.emplace_back(rate, parameters_);
+  device_update_ = make_device_update(optimizer_, emas_);
   if (request.resume) resume();
   metrics_.emplace(run_, step_);
   write_run_config(run_, config_, threads_);
-  spdlog::info("{} parameters, {} training images, {} on {} threads\n{}", model_.num_parameters(), dataset_->size(), config_.train.device, threads_,
+  spdlog::info("{} parameters, {} training images, {} on {} threads\n{}", model_.num_parameters(), dataset_->size(),
+               device_.is_cpu() ? "cpu" : describe_cuda(), threads_,
                describe_plan(model_.options().plan, config_.model, config_.train.precision, config_.train.device));
 }
 
@@ -126,6 +134,7 @@ TrainResult Trainer::run() {
   const TrainConfig& train = config_.train;
   TrainResult result{.step = step_, .eval_loss = -1, .checkpoint = checkpoint_};
   TrainingBatches batches(*dataset_, config_, *schedule_, images_seen_);
+  DeviceBatches on_device(batches, device_);
   Progress progress("train", train.steps * train.batch_size, "images", images_seen_);
   StepClock whole_run, since_log;
   started_ = std::chrono::steady_clock::now();
@@ -133,16 +142,17 @@ TrainResult Trainer::run() {
   while (step_ < train.steps && !interrupt_requested()) {
     whole_run.start();
     since_log.start();
-    const TrainingBatch batch = batches.next();
+    const TrainingBatch batch = on_device.next();
     whole_run.data_ready();
     since_log.data_ready();
     const Step done = train_step(batch);
+    const bool first = step_ == result.step + 1, last = step_ == train.steps;
+    // Before the clocks stop: what a GPU still has to do belongs to the steps that gave it.
+    if (looks_at_every_step_ || first || last || is_due(train.log_every, step_)) result.loss = done.loss.item<double>();
     whole_run.stop(train.batch_size);
     since_log.stop(train.batch_size);
-    progress.update(images_seen_, fmt::format("loss {:.4f}", done.loss));
-    result.loss = done.loss;
+    progress.update(images_seen_, fmt::format("loss {:.4f}", result.loss));
 
-    const bool last = step_ == train.steps;
     const bool checkpoint_due = last || is_due(train.checkpoint_every, step_);
     std::optional<double> eval_loss;  // taken for every checkpoint of the cadence, so that `best` can be any of them
     if (held_out_ && (checkpoint_due || is_due(train.eval_every, step_))) eval_loss = result.eval_loss = evaluate();
@@ -166,19 +176,11 @@ TrainResult Trainer::run() {
 /// One optimizer step on one global batch.
 Trainer::Step Trainer::train_step(const TrainingBatch& batch) {
   model_.zero_grad();  // to undefined: the first backward pass hands its buffers over instead of adding to zeros
-  Step step{};
+  Step step;
   step.lr = learning_rate(config_.optimizer, step_, config_.train.steps);
   step.loss = forward_backward(batch);
-  if (!std::isfinite(step.loss)) stop_not_finite("the loss", step_ + 1);
-  loss_scale_.unscale(parameters_);
-  step.grad_norm = clip_gradients(parameters_, config_.optimizer.clip_grad_norm);
-  const bool overflow = !std::isfinite(step.grad_norm);
-  if (overflow && !loss_scale_.can_shrink()) stop_not_finite("the gradient norm", step_ + 1);
-  if (!overflow) {
-    optimizer_.step(step.lr);
-    for (Ema& ema : emas_) ema.update(parameters_);
-  }
-  loss_scale_.update(overflow);
+  if (looks_at_every_step_ && !std::isfinite(step.loss.item<double>())) stop_not_finite("the loss", step_ + 1);
+  step.grad_norm = update(step.lr);
   ++step_;
   images_seen_ += config_.train.batch_size;
   loss_sum_ += step.loss;
@@ -186,22 +188,49 @@ Trainer::Step Trainer::train_step(const TrainingBatch& batch) {
   return step;
 }
 
+/// Unscales and clips the gradients and applies them. @return their norm before clipping
+at::Tensor Trainer::update(double lr) {
+  at::Tensor norm;
+  if (device_update_) {
+    norm = device_update_->measure(1 / loss_scale_.value(), config_.optimizer.clip_grad_norm);
+  } else {
+    loss_scale_.unscale(parameters_);
+    norm = at::scalar_tensor(clip_gradients(parameters_, config_.optimizer.clip_grad_norm), at::kDouble);
+  }
+  const bool overflow = looks_at_every_step_ && !std::isfinite(norm.item<double>());
+  if (overflow && !loss_scale_.can_shrink()) stop_not_finite("the gradient norm", step_ + 1);
+  if (!overflow && device_update_) {
+    device_update_->apply(lr);
+  } else if (!overflow) {
+    optimizer_.step(lr);
+    for (Ema& ema : emas_) ema.update(parameters_);
+  }
+  loss_scale_.update(overflow);
+  return norm;
+}
+
 /// Gradients of the mean loss of the global batch, accumulated over micro-batches. @return that loss
-double Trainer::forward_backward(const TrainingBatch& batch) {
+at::Tensor Trainer::forward_backward(const TrainingBatch& batch) {
   const std::int64_t n = batch.x0.size(0);
   const std::int64_t micro = config_.train.micro_batch_size > 0 ? config_.train.micro_batch_size : n;
-  double sum = 0;
+  at::Tensor sum = at::zeros_like(loss_sum_);
   for (std::int64_t first = 0; first < n; first += micro) {
     const std::int64_t size = std::min(micro, n - first);
-    const at::Tensor labels = batch.labels.defined() ? batch.labels.narrow(0, first, size).to(device_) : at::Tensor();
+    const at::Tensor labels = batch.labels.defined() ? batch.labels.narrow(0, first, size) : at::Tensor();
     const std::vector<double> t(batch.t.begin() + first, batch.t.begin() + first + size);
-    const at::Tensor losses = diffusion_loss(bind_network(model_, config_.train.precision, labels), batch.x0.narrow(0, first, size).to(device_),
-                                          batch.eps.narrow(0, first, size).to(device_), t, *schedule_, parameterisation_, find_weighting(config_.diffusion.weighting));
+    const at::Tensor losses = diffusion_loss(bind_network(model_, config_.train.precision, labels), batch.x0.narrow(0, first, size),
+                                          batch.eps.narrow(0, first, size), t, *schedule_, parameterisation_, find_weighting(config_.diffusion.weighting));
     const at::Tensor total = losses.sum();
     (total * (loss_scale_.value() / static_cast<double>(n))).backward();
-    sum += total.item<double>();
+    sum += total.detach();
   }
   return sum / static_cast<double>(n);
+}
+
+double Trainer::read_loss_sum() const {
+  const double sum = loss_sum_.item<double>();
+  if (!std::isfinite(sum)) stop_not_finite("the loss", step_);
+  return sum;
 }
 
 double Trainer::evaluate() {
@@ -212,16 +241,17 @@ double Trainer::evaluate() {
 }
 
 void Trainer::log(const Step& step, double images_per_second, double data_wait, const std::optional<double>& eval_loss) {
+  const double loss_sum = read_loss_sum(), grad_norm = step.grad_norm.item<double>();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
   metrics_->write({.step = step_,
-                   .loss = loss_sum_ / static_cast<double>(loss_count_),
+                   .loss = loss_sum / static_cast<double>(loss_count_),
                    .lr = step.lr,
-                   .grad_norm = std::isfinite(step.grad_norm) ? std::optional(step.grad_norm) : std::nullopt,
+                   .grad_norm = std::isfinite(grad_norm) ? std::optional(grad_norm) : std::nullopt,
                    .images_per_second = images_per_second,
                    .data_wait = data_wait,
                    .seconds = metrics_->seconds_before() + seconds,
                    .eval_loss = eval_loss});
-  loss_sum_ = 0;
+  loss_sum_.zero_();
   loss_count_ = 0;
 }
 
@@ -241,7 +271,7 @@ void Trainer::save(const std::optional<double>& eval_loss) {
                         .eval_loss = eval_loss.value_or(-1),
                         .class_names = dataset_->class_names(),
                         .threads = threads_,
-                        .loss_sum = loss_sum_,
+                        .loss_sum = read_loss_sum(),
                         .loss_count = loss_count_};
   CheckpointTensors tensors{.model = parameters_, .ema = {}, .optimizer = optimizer_.state()};
   for (const Ema& ema : emas_) tensors.ema[ema.profile()] = ema.parameters();
@@ -268,7 +298,7 @@ void Trainer::resume() {
   for (Ema& ema : emas_) ema.load(tensors.ema.at(ema.profile()));
   step_ = state.step;
   images_seen_ = state.images_seen;
-  loss_sum_ = state.loss_sum;
+  loss_sum_.fill_(state.loss_sum);
   loss_count_ = state.loss_count;
   const fs::path best = run_ / "checkpoints" / "best";
   if (fs::is_regular_file(best / "state.json")) best_eval_loss_ = load_state(best).eval_loss;

@@ -34,10 +34,12 @@ TrainingBatch draw(const Batch& images, const Config& config, const Schedule& sc
   const std::uint64_t seed = config.train.seed;
   TrainingBatch batch;
   // Copied into tensors of their own: LibTorch aligns them to 64 bytes, and the bits of a matrix product may hang on alignment.
-  batch.x0 = torch::empty({n, config.data.channels, config.data.height(), config.data.width()}, torch::kFloat32);
-  batch.eps = torch::empty_like(batch.x0);
+  // Pinned where a GPU trains: it fetches them by itself.
+  const at::TensorOptions options = at::TensorOptions(torch::kFloat32).pinned_memory(config.train.device == "cuda");
+  batch.x0 = torch::empty({n, config.data.channels, config.data.height(), config.data.width()}, options);
+  batch.eps = torch::empty(batch.x0.sizes(), options);
   std::copy(images.images.begin(), images.images.end(), batch.x0.data_ptr<float>());
-  if (config.data.num_classes > 0) batch.labels = torch::empty({n}, torch::kInt64);
+  if (config.data.num_classes > 0) batch.labels = torch::empty({n}, options.dtype(torch::kInt64));
 
   const std::int64_t values = batch.x0.numel() / n;
   const TimeLaw law(config.diffusion, schedule);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "attention/device.h"
 #include "core/error.h"
 #include "core/name_table.h"
 #include "core/progress.h"
@@ -41,9 +42,7 @@ LoadedModel load_for_sampling(const SamplingOptions& options) {
   validate(loaded.config);
   const std::int64_t threads = options.threads.value_or(loaded.config.train.threads);
   if (threads > 0) at::set_num_threads(static_cast<int>(threads));
-  if (loaded.config.train.device == "cuda" && !torch::cuda::is_available())
-    throw Error("device cuda: no CUDA device here (or a build without UVIT_CUDA); use --device cpu");
-  loaded.model->to(torch::Device(loaded.config.train.device));
+  loaded.model->to(select_device(loaded.config.train.device));
   return loaded;
 }
 
