@@ -40,9 +40,8 @@ struct AttentionParams {
   /// Written by forward when not null; needed by backward. Each back end reads only its own: the CUDA kernels keep base-2 logarithms for 16-bit tensors.
   float* stats = nullptr;
 
-  /// [2, B, H, L, Dv], of attention_parts_floats(params) floats (CUDA: attention_parts_floats_cuda): softmax(t1) v and softmax(t2) v' apart, for
-  /// kinds with two normalisers and (CPU) long rows. Written by forward and read by backward when not null; where it is null backward computes it
-  /// again.
+  /// CUDA only: [2, B, H, L, Dv], of attention_parts_floats_cuda(params) floats: softmax(t1) v and softmax(t2) v' apart, for kinds with two
+  /// normalisers. Written by forward and read by backward when not null; where it is null backward computes it again.
   float* parts = nullptr;
 
   View dout;                  ///< [B, H, L, Dv]

@@ -1,6 +1,7 @@
 // Before the first test: without a usable GPU the whole program is skipped (ctest's SKIP_RETURN_CODE), and says why.
 #include <torch/torch.h>
 
+#define CATCH_CONFIG_EXTERNAL_INTERFACES // for a listener
 #include <catch2/catch.hpp>
 #include <cstdio>
 #include <cstdlib>

@@ -88,10 +88,8 @@ struct FusedRun {
   std::vector<std::vector<char>> bytes;
   std::vector<float> stats;
 
-  FusedRun(const Reference& problem, Dtype dtype, const kernels::ParallelFor& parallel_for = kernels::serial_for, bool with_parts = true)
+  FusedRun(const Reference& problem, Dtype dtype, const kernels::ParallelFor& parallel_for = kernels::serial_for)
       : FusedRun(problem, dtype, 1, [&](AttentionParams& p) {
-          std::vector<float> parts(static_cast<std::size_t>(with_parts ? kernels::attention_parts_floats(p) : 0));
-          if (!parts.empty()) p.parts = parts.data();
           kernels::attention_forward(p, parallel_for);
           kernels::attention_backward(p, parallel_for);
         }) {}

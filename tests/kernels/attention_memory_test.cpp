@@ -72,6 +72,9 @@ class SharedOperands {
   std::vector<std::vector<float>> results_;
 };
 
+/// Four times the length, four times the memory. What is above 4: a piece of 128 queries of a head has blocks of 48, a larger one of 60.
+constexpr double kFourTimes = 4.3;
+
 /// Most bytes that f has allocated at a time, in a thread of its own: a thread keeps its scratch for the next call.
 template <class F>
 std::int64_t peak_of(F f) {
@@ -106,7 +109,7 @@ TEST_CASE("fused attention: the memory of forward and backward is linear in the 
         CHECK(peak <= said + 8192);  // closures, the items' sums of dw, alignment
       }
       INFO(kind_name(kind) << ", " << heads << " heads: " << peaks[0] << " and " << peaks[1] << " bytes");
-      CHECK(static_cast<double>(peaks[1]) < 4.05 * static_cast<double>(peaks[0]));
+      CHECK(static_cast<double>(peaks[1]) < kFourTimes * static_cast<double>(peaks[0]));
     }
 }
 
@@ -122,7 +125,7 @@ TEST_CASE("fused attention: every instruction set's memory is linear in the leng
             return static_cast<double>(memory.each_thread + memory.shared);
           };
           INFO(isa << " " << kind_name(static_cast<Kind>(kind)) << ", " << heads << " heads");
-          CHECK(bytes(4096) < 4.05 * bytes(1024));
-          CHECK(bytes(16384) < 4.05 * bytes(4096));
+          CHECK(bytes(4096) < kFourTimes * bytes(1024));
+          CHECK(bytes(16384) < kFourTimes * bytes(4096));
         });
 }

@@ -41,7 +41,7 @@ void parallel(std::int64_t n, const std::function<void(std::int64_t, std::int64_
 struct Problem {
   Kind kind;
   Shape shape;
-  Tensor packed, out, dout, dpacked, stats, parts, w, dw;
+  Tensor packed, out, dout, dpacked, stats, w, dw;
   AttentionParams params;
 
   Problem(Kind k, Shape s, at::ScalarType dtype, const Tensor& source, const Tensor& grad) : kind(k), shape(s) {
@@ -75,8 +75,6 @@ struct Problem {
     params.dout = {dout.data_ptr(), dout.stride(0), dout.stride(2), dout.stride(1)};
     params.stats = stats.data_ptr<float>();
     params.w_plus = w.data_ptr<float>(), params.w_minus = params.w_plus + s.H;
-    parts = at::empty({attention_parts_floats(params)});
-    if (parts.numel() > 0) params.parts = parts.data_ptr<float>();
     params.dw_plus = dw.data_ptr<float>(), params.dw_minus = params.dw_plus + s.H;
   }
   void forward() { attention_forward(params, parallel); }

@@ -1,5 +1,9 @@
 #include "kernels/attention/cpu/attention_cpu.h"
 
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>
+#endif
+
 #include <atomic>
 #include <cstdlib>
 #include <memory>
@@ -74,10 +78,27 @@ const KernelTable& kernels() {
 }
 
 struct AlignedDelete {
-  void operator()(float* p) const { ::operator delete (p, std::align_val_t{64}); }
+  std::align_val_t alignment{64};
+  void operator()(float* p) const { ::operator delete (p, alignment); }
 };
 using Floats = std::unique_ptr<float, AlignedDelete>;
-Floats make_floats(std::size_t n) { return Floats(static_cast<float*>(::operator new (n * sizeof(float) + 64, std::align_val_t{64}))); }
+
+Floats make_floats(std::size_t n, std::size_t alignment = 64) {
+  const std::align_val_t align{alignment};
+  return Floats(static_cast<float*>(::operator new (n * sizeof(float) + 64, align)), AlignedDelete{align});
+}
+
+/// Scratch in huge pages where it is large and the system has them: backward walks down columns of scores, every row in another page, and at 4,097
+/// keys ordinary pages cost it a tenth of its time. Not for buffers of one call: the system may need longer to find such pages than the call lasts.
+Floats make_scratch(std::size_t n) {
+  constexpr std::size_t kHugePage = std::size_t{1} << 21;
+  const std::size_t bytes = n * sizeof(float) / kHugePage * kHugePage;
+  Floats floats = make_floats(n, bytes > 0 ? kHugePage : 64);
+#ifdef MADV_HUGEPAGE
+  if (bytes > 0) ::madvise(floats.get(), bytes, MADV_HUGEPAGE);  // a hint: without it the results are the same
+#endif
+  return floats;
+}
 
 /// Scratch of a thread. It stays for the next call (fresh pages cost more than a short attention), as long as it is not large.
 class ThreadScratch {
@@ -85,7 +106,7 @@ class ThreadScratch {
   explicit ThreadScratch(std::size_t floats) {
     if (kept.size < floats) {
       kept.memory.reset();
-      kept.memory = make_floats(floats);
+      kept.memory = make_scratch(floats);
       kept.size = floats;
     }
   }
@@ -140,11 +161,6 @@ void serial_for(std::int64_t n, const std::function<void(std::int64_t begin, std
 bool attention_supported(std::int64_t head_dim, std::int64_t value_dim) {
   auto fits = [](std::int64_t d) { return d >= 8 && d <= 128 && d % 8 == 0; };
   return fits(head_dim) && fits(value_dim);
-}
-
-std::int64_t attention_parts_floats(const AttentionParams& params) {
-  const bool used = has_two_normalisers(params.kind) && params.Lk > kWholeRowKeys;
-  return used ? 2 * params.B * params.H * params.L * params.Dv : 0;
 }
 
 void attention_forward(const AttentionParams& params, const ParallelFor& parallel_for) {

@@ -18,9 +18,6 @@ void serial_for(std::int64_t n, const std::function<void(std::int64_t begin, std
 /// Whether the fused kernels take these widths: each a multiple of 8 from 8 to 128.
 bool attention_supported(std::int64_t head_dim, std::int64_t value_dim);
 
-/// Floats of AttentionParams::parts; 0 where it is not used.
-std::int64_t attention_parts_floats(const AttentionParams& params);
-
 /// Fused attention on the CPU; formulas in kernels/README.md. Nothing of size L x Lk is stored: the extra memory is linear in L.
 /// Sums, exponentials and signs are float32, for bfloat16 tensors too.
 /// @param params  sizes, views and results as params.h says; L and Lk from 0 on

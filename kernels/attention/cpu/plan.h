@@ -6,9 +6,6 @@
 
 namespace uvit::kernels {
 
-/// Keys up to which forward, and backward of the kinds with two normalisers, hold a whole row of scores.
-inline constexpr std::int64_t kWholeRowKeys = 1088;
-
 /// How one call is cut into pieces. A function of the sizes alone, never of the number of threads: results do not depend on that.
 struct Plan {
   std::int64_t splits = 1;      ///< pieces of a head's queries; an item of work is one piece of one head

@@ -7,20 +7,15 @@ namespace uvit::kernels::UVIT_ISA {
 constexpr std::int64_t kBackwardRows = 60, kBackwardWholeRow = 576, kBackwardTile = 512;
 // Every split of a head has key sums of its own: from 1024 queries on their number depends on B * H alone, and memory is linear in L.
 constexpr std::int64_t kBackwardSplitRows = 128, kBackwardMaxSplits = 8;
-// Kinds with two normalisers need both deltas before the first gradient: a whole row in memory saves a sweep, so beyond this many keys their blocks
-// are low and wide.
-constexpr std::int64_t kBackwardTwoRows = 36, kBackwardTwoLowBlocks = 512;
 
 /// The output, as backward reads it.
 UVIT_INLINE View output_view(const AttentionParams& p) { return {p.o.data, p.o.stride_b, p.o.stride_h, p.o.stride_l}; }
 
-static bool two_normalisers(Kind kind) { return kind == Kind::sda || kind == Kind::sda_weighted || kind == Kind::dipole || kind == Kind::diff; }
-
+/// Kinds with two normalisers hold whole rows of any length: they need both deltas before the first gradient, and a second sweep over the keys costs
+/// three products more.
 static Plan backward_plan(const AttentionParams& p) {
-  const bool whole_row = two_normalisers(p.kind) && p.Lk <= kWholeRowKeys;
   const std::int64_t splits = min(kBackwardMaxSplits, split_queries(p, kBackwardSplitRows));
-  if (whole_row) return make_plan(p, splits, p.Lk > kBackwardTwoLowBlocks ? kBackwardTwoRows : kBackwardRows, kWholeRowKeys, kBackwardTile);
-  return make_plan(p, splits, kBackwardRows, kBackwardWholeRow, kBackwardTile);
+  return make_plan(p, splits, kBackwardRows, two_normalisers(p.kind) ? p.Lk : kBackwardWholeRow, kBackwardTile);
 }
 
 /// Where one item's sums over its queries lie: dk, dv, and dk2 or dv2.
@@ -37,6 +32,15 @@ struct KeySums {
     floats = arena.used;
   }
 };
+
+/// Keys whose weights and sums are fetched while those before them are multiplied: whole lines of weights and whole micro-kernels.
+constexpr std::int64_t kKeysAhead = 48;
+
+/// Fetches rows of floats into the second-level cache: they lie far apart, and no hardware prefetcher follows so many at a time.
+UVIT_INLINE void fetch_block(const float* from, std::int64_t rows, std::int64_t row, std::int64_t floats) {
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < floats; j += 16) __builtin_prefetch(from + i * row + j, 0, 2);
+}
 
 template <class C>
 struct BackwardBuffers {
@@ -74,12 +78,25 @@ struct BackwardBuffers {
   }
   /// to [tile, width] += weights^T lines.
   void add_to_keys(const float* weights, std::int64_t rows, std::int64_t tile, const float* lines, std::int64_t width, float* to) const {
-    multiply_rows<C>(tile, width / kLanes, (rows + C::kPair - 1) / C::kPair, weights, 1, C::kPair * s_row, lines, width, to, width, true);
+    const std::int64_t depth = (rows + C::kPair - 1) / C::kPair;
+    for (std::int64_t k = 0; k < tile; k += kKeysAhead) {
+      const std::int64_t next = k + kKeysAhead;
+      if (next < tile) {
+        fetch_block(weights + next, depth, C::kPair * s_row, min(kKeysAhead, tile - next));
+        fetch_block(to + next * width, min(kKeysAhead, tile - next), width, width);
+      }
+      multiply_rows<C>(min(kKeysAhead, tile - k), width / kLanes, depth, weights + k, 1, C::kPair * s_row, lines, width, to + k * width, width, true);
+    }
   }
   /// to [rows, d_row] (+)= weights keys, weights with cells along the rows.
   void add_to_queries(const float* weights, std::int64_t rows, std::int64_t k0, std::int64_t tile, const float* keys, float* to) const {
-    multiply_rows<C>(rows, d_row / kLanes, (tile + C::kPair - 1) / C::kPair, weights, ds_row(), 1, keys + k0 / C::kPair * d_row, d_row, to, d_row,
-                     k0 > 0);
+    const std::int64_t depth = (tile + C::kPair - 1) / C::kPair;
+    keys += k0 / C::kPair * d_row;
+    for (std::int64_t k = 0; k < depth; k += kSlice) {
+      const std::int64_t next = k + kSlice;
+      if (next < depth) fetch_block(weights + next, rows, ds_row(), min(kSlice, depth - next));
+      multiply_rows<C>(rows, d_row / kLanes, min(kSlice, depth - k), weights + k, ds_row(), 1, keys + k * d_row, d_row, to, d_row, k0 > 0 || k > 0);
+    }
   }
 };
 

@@ -1,6 +1,6 @@
 // Backward of the kinds with two normalisers: o = a softmax(t1) v + b softmax(t2) v'. With p_n = softmax(t_n), dp_n = dout (v or v')^T and
 // delta_n = rowsum(p_n dp_n): dt1 = a p1 (dp1 - delta1), dt2 = b p2 (dp2 - delta2), da = sum of delta1, db = sum of delta2.
-// The deltas come first: from the whole row in memory; for longer rows from the parts that forward saved, or by a sweep of their own over the tiles.
+// The deltas come first, from whole rows in memory, and leave p1 and p2 there for the gradients.
 #include "kernels/attention/cpu/isa/backward.h"
 
 namespace uvit::kernels::UVIT_ISA {
@@ -11,13 +11,13 @@ struct BackwardTwoBuffers : BackwardBuffers<C> {
         *dp2 = nullptr;
   BackwardTwoBuffers(const AttentionParams& p, const Plan& plan, Arena& arena) : BackwardBuffers<C>(p, plan, arena) {
     const std::int64_t rows = round_up(plan.row_block, 2);
+    t = arena.take(rows * this->s_row);
     if (kTwo == Two::two_scores) {
       k2 = arena.take(round_up(p.Lk, kBlockColumns) * (p.D / C::kPair));
       k2_lines = arena.take((p.Lk + 1) / C::kPair * this->d_row);
       q2 = arena.take(rows * this->q_row);
       q2_lines = C::kPair == 1 ? q2 : arena.take(rows / C::kPair * this->d_row);
       dq2 = arena.take(rows * this->d_row);
-      t = arena.take(rows * this->s_row);
       ds2 = C::kPair == 1 ? t : arena.take(rows * this->s_row / C::kPair);
     }
     if (kTwo == Two::two_values) {
@@ -27,65 +27,59 @@ struct BackwardTwoBuffers : BackwardBuffers<C> {
   }
 };
 
-struct TwoRow {
-  float hi[2], lo[2];
-  std::int64_t valid;
-};
-
-/// The rows' places in the buffers of one tile. In: s = scores, t = second scores, dp, dp2. Out: weights over s (one value), s and dp2 (two values)
-/// or dp (two scores); ds over dp, or over s and t (two scores).
-struct TwoTile {
+/// Some rows' places in the buffers. First: s = scores, t = second scores (two scores), dp, dp2 (two values). Then p1 is in s and p2 in t. At last:
+/// weights over s (one value), s and t (two values) or dp (two scores); ds over dp, or over s and t (two scores).
+struct TwoRows {
   float *s, *t, *dp, *dp2;
   std::int64_t s_row;
 };
 
+/// Scores of one row become p1 and p2, they and dp 0 for keys that the row does not see; delta_n = rowsum(p_n dp_n). log Z = hi + lo.
 template <class C, Two kTwo>
-UVIT_INLINE void two_softmaxes(const TwoTile& m, std::int64_t at, Vec scale, const Vec* hi, const Vec* lo, Vec* p) {
-  const Vec t1 = load(m.s + at) * scale, t2 = kTwo == Two::two_scores ? load(m.t + at) * scale : -t1;
-  p[0] = C::Math::exp((t1 - hi[0]) - lo[0]);
-  p[1] = C::Math::exp((t2 - hi[1]) - lo[1]);
+static void weigh_with_deltas(const TwoRows& m, std::int64_t valid, std::int64_t columns, Vec scale, const float* log_hi, const float* log_lo,
+                              float* delta) {
+  const Vec hi[2] = {splat(log_hi[0]), splat(log_hi[1])}, lo[2] = {splat(log_lo[0]), splat(log_lo[1])};
+  Vec sum[2] = {};
+  auto weigh = [&](std::int64_t j, std::int64_t lanes) {
+    const Vec t1 = load(m.s + j) * scale, t2 = kTwo == Two::two_scores ? load(m.t + j) * scale : -t1;
+    Vec p[2] = {C::Math::exp((t1 - hi[0]) - lo[0]), C::Math::exp((t2 - hi[1]) - lo[1])};
+    Vec dp = load(m.dp + j), dp2 = kTwo == Two::two_values ? load(m.dp2 + j) : dp;
+    if (lanes < kLanes) {
+      Vec* const edges[] = {&p[0], &p[1], &dp, &dp2};
+      for (Vec* x : edges) *x = first_lanes(*x, lanes, Vec{});
+      store(m.dp + j, dp);
+      if (kTwo == Two::two_values) store(m.dp2 + j, dp2);
+    }
+    sum[0] += p[0] * dp;
+    sum[1] += p[1] * dp2;
+    store(m.s + j, p[0]);
+    store(m.t + j, p[1]);
+  };
+  std::int64_t j = 0;
+  for (; j + kLanes <= valid; j += kLanes) weigh(j, kLanes);
+  for (; j < columns; j += kLanes) weigh(j, valid - j);
+  delta[0] = reduce_add(sum[0]);
+  delta[1] = reduce_add(sum[1]);
 }
 
-/// delta_n += rowsum(p_n dp_n) of one row in one tile.
 template <class C, Two kTwo>
-static void add_deltas(const TwoTile& m, Vec scale, const TwoRow& row, float* delta) {
-  const Vec hi[2] = {splat(row.hi[0]), splat(row.hi[1])}, lo[2] = {splat(row.lo[0]), splat(row.lo[1])};
-  Vec sum[2] = {}, p[2];
-  for (std::int64_t j = 0; j < row.valid; j += kLanes) {
-    two_softmaxes<C, kTwo>(m, j, scale, hi, lo, p);
-    const Vec dp = load(m.dp + j), dp2 = kTwo == Two::two_values ? load(m.dp2 + j) : dp;
-    const std::int64_t lanes = row.valid - j;
-    sum[0] += lanes >= kLanes ? p[0] * dp : first_lanes(p[0] * dp, lanes, Vec{});
-    sum[1] += lanes >= kLanes ? p[1] * dp2 : first_lanes(p[1] * dp2, lanes, Vec{});
-  }
-  delta[0] += reduce_add(sum[0]);
-  delta[1] += reduce_add(sum[1]);
-}
-
-template <class C, Two kTwo>
-static void differentiate_rows_two(const TwoTile& m, float* ds, float* ds2, std::int64_t columns, Vec scale, const TwoFactors& factor,
-                                   const TwoRow* row, const float* delta1, const float* delta2) {
+static void differentiate_rows_two(const TwoRows& m, float* ds, float* ds2, std::int64_t columns, const TwoFactors& factor, const float* delta1,
+                                   const float* delta2) {
   const Vec a = splat(factor.a), b = splat(factor.b);
   for (std::int64_t j = 0; j < columns; j += kLanes) {
     Vec w[C::kPair], w2[C::kPair], d[C::kPair], d2[C::kPair];
 #pragma GCC unroll 2
     for (int r = 0; r < C::kPair; ++r) {
-      const Vec hi[2] = {splat(row[r].hi[0]), splat(row[r].hi[1])}, lo[2] = {splat(row[r].lo[0]), splat(row[r].lo[1])};
       const std::int64_t at = r * m.s_row + j;
-      Vec p[2];
-      two_softmaxes<C, kTwo>(m, at, scale, hi, lo, p);
       const Vec dp = load(m.dp + at), dp2 = kTwo == Two::two_values ? load(m.dp2 + at) : dp;
-      w[r] = a * p[0], w2[r] = b * p[1];
+      w[r] = a * load(m.s + at), w2[r] = b * load(m.t + at);
       d[r] = w[r] * (dp - splat(delta1[r])), d2[r] = w2[r] * (dp2 - splat(delta2[r]));
       if (kTwo != Two::two_values) w[r] += w2[r];
       if (kTwo != Two::two_scores) d[r] -= d2[r];
-      Vec* const edges[] = {&w[r], &w2[r], &d[r], &d2[r]};
-      if (row[r].valid - j < kLanes)
-        for (Vec* x : edges) *x = first_lanes(*x, row[r].valid - j, Vec{});
     }
     C::store_across(kTwo == Two::two_scores ? m.dp : m.s, j, w);
     C::store_across(kTwo == Two::two_scores ? m.s : m.dp, j, d);
-    if (kTwo == Two::two_values) C::store_across(m.dp2, j, w2);
+    if (kTwo == Two::two_values) C::store_across(m.t, j, w2);
     if (kTwo == Two::two_scores) C::store_across(m.t, j, d2);
     if (C::kPair == 1) continue;
     for (int r = 0; r < C::kPair; ++r) {
@@ -122,58 +116,39 @@ struct BackwardTwo {
     pack_along<C>(input(p.q2, p.D), i0, rows, m.q2, m.q_row);
     if (C::kPair > 1) pack_across<C>(input(p.q2, p.D), i0, rows, m.q2_lines, m.d_row);
   }
-  void scores(std::int64_t k0, std::int64_t vecs) const {
-    const std::int64_t depth = p.D / C::kPair, v_depth = p.Dv / C::kPair;
-    multiply_panels<C>(rows, vecs, depth, m.q, m.q_row, m.k + k0 * depth, m.s, m.s_row);
-    multiply_panels<C>(rows, vecs, v_depth, m.dout, m.o_row, m.v + k0 * v_depth, m.dp, m.s_row);
-    if (kTwo == Two::two_scores) multiply_panels<C>(rows, vecs, depth, m.q2, m.q_row, m.k2 + k0 * depth, m.t, m.s_row);
-    if (kTwo == Two::two_values) multiply_panels<C>(rows, vecs, v_depth, m.dout, m.o_row, m.v2 + k0 * v_depth, m.dp2, m.s_row);
-  }
-  TwoTile tile_of(std::int64_t i) const {
+  TwoRows rows_at(std::int64_t i) const {
     const std::int64_t at = i * m.s_row;
-    return {m.s + at, kTwo == Two::two_scores ? m.t + at : nullptr, m.dp + at, kTwo == Two::two_values ? m.dp2 + at : nullptr, m.s_row};
+    return {m.s + at, m.t + at, m.dp + at, kTwo == Two::two_values ? m.dp2 + at : nullptr, m.s_row};
   }
-  TwoRow row(std::int64_t i, std::int64_t k0, std::int64_t tile) const {
-    TwoRow r = {};
-    if (i >= rows) return r;
-    for (int n = 0; n < 2; ++n) {
-      r.hi[n] = *stats_row(p, 2 * n, piece.b, piece.h, i0 + i);
-      r.lo[n] = *stats_row(p, 2 * n + 1, piece.b, piece.h, i0 + i);
-    }
-    r.valid = max(0, min(tile, visible_keys(p, i0 + i) - k0));
-    return r;
-  }
-  void deltas_from_parts(float* delta1, float* delta2) const {
-    const Matrix dout = input(p.dout, p.Dv);
-    for (std::int64_t i = 0; i < rows; ++i) {
-      delta1[i] = row_product<kType>(dout.row(i0 + i), parts_row(p, 0, piece.b, piece.h, i0 + i), p.Dv);
-      delta2[i] = row_product<kType>(dout.row(i0 + i), parts_row(p, 1, piece.b, piece.h, i0 + i), p.Dv);
-    }
-  }
-  /// Scores of one tile, and its share of the deltas.
-  void sweep(std::int64_t k0, std::int64_t tile, float* delta1, float* delta2) const {
-    scores(k0, (tile + kLanes - 1) / kLanes);
-    for (std::int64_t i = 0; i < rows; ++i) {
-      float delta[2] = {0, 0};
-      add_deltas<C, kTwo>(tile_of(i), splat(p.scale), row(i, k0, tile), delta);
-      delta1[i] += delta[0];
-      delta2[i] += delta[1];
+  /// Weights and dp of the block, and its deltas. With an odd number of rows the last pair's other half is 0.
+  void weigh(std::int64_t keys, float* delta1, float* delta2) const {
+    const std::int64_t depth = p.D / C::kPair, v_depth = p.Dv / C::kPair, vecs = (keys + kLanes - 1) / kLanes;
+    multiply_panels<C>(rows, vecs, depth, m.q, m.q_row, m.k, m.s, m.s_row);
+    multiply_panels<C>(rows, vecs, v_depth, m.dout, m.o_row, m.v, m.dp, m.s_row);
+    if (kTwo == Two::two_scores) multiply_panels<C>(rows, vecs, depth, m.q2, m.q_row, m.k2, m.t, m.s_row);
+    if (kTwo == Two::two_values) multiply_panels<C>(rows, vecs, v_depth, m.dout, m.o_row, m.v2, m.dp2, m.s_row);
+    for (std::int64_t i = 0; i < round_up(rows, C::kPair); ++i) {
+      float hi[2] = {}, lo[2] = {}, delta[2] = {};
+      for (int n = 0; i < rows && n < 2; ++n) {
+        hi[n] = *stats_row(p, 2 * n, piece.b, piece.h, i0 + i);
+        lo[n] = *stats_row(p, 2 * n + 1, piece.b, piece.h, i0 + i);
+      }
+      weigh_with_deltas<C, kTwo>(rows_at(i), i < rows ? visible_keys(p, i0 + i) : 0, vecs * kLanes, splat(p.scale), hi, lo, delta);
+      delta1[i] = delta[0];
+      delta2[i] = delta[1];
     }
   }
-  void gradients(std::int64_t k0, std::int64_t tile, std::int64_t vecs, const float* delta1, const float* delta2) const {
-    for (std::int64_t i = 0; i < rows; i += C::kPair) {
-      TwoRow row_of[C::kPair];
-      for (int r = 0; r < C::kPair; ++r) row_of[r] = row(i + r, k0, tile);
-      differentiate_rows_two<C, kTwo>(tile_of(i), m.ds + i * m.ds_row(), m.ds2 ? m.ds2 + i * m.ds_row() : nullptr, vecs * kLanes, splat(p.scale),
-                                      factor, row_of, delta1 + i, delta2 + i);
-    }
+  void gradients(std::int64_t keys, const float* delta1, const float* delta2) const {
+    for (std::int64_t i = 0; i < rows; i += C::kPair)
+      differentiate_rows_two<C, kTwo>(rows_at(i), m.ds + i * m.ds_row(), m.ds2 ? m.ds2 + i * m.ds_row() : nullptr, round_up(keys, kLanes), factor,
+                                      delta1 + i, delta2 + i);
     constexpr bool kScores = kTwo == Two::two_scores;
-    m.add_to_keys(kScores ? m.dp : m.s, rows, tile, m.dout_lines, m.v_row, sums.dv + k0 * m.v_row);
-    m.add_to_keys(kScores ? m.s : m.dp, rows, tile, m.q_lines, m.d_row, sums.dk + k0 * m.d_row);
-    m.add_to_queries(C::kPair == 1 && kScores ? m.s : m.ds, rows, k0, tile, m.k_lines, m.dq);
-    if (kTwo == Two::two_values) m.add_to_keys(m.dp2, rows, tile, m.dout_lines, m.v_row, sums.dv2 + k0 * m.v_row);
-    if (kScores) m.add_to_keys(m.t, rows, tile, m.q2_lines, m.d_row, sums.dk2 + k0 * m.d_row);
-    if (kScores) m.add_to_queries(m.ds2, rows, k0, tile, m.k2_lines, m.dq2);
+    m.add_to_keys(kScores ? m.dp : m.s, rows, keys, m.dout_lines, m.v_row, sums.dv);
+    m.add_to_keys(kScores ? m.s : m.dp, rows, keys, m.q_lines, m.d_row, sums.dk);
+    m.add_to_queries(C::kPair == 1 && kScores ? m.s : m.ds, rows, 0, keys, m.k_lines, m.dq);
+    if (kTwo == Two::two_values) m.add_to_keys(m.t, rows, keys, m.dout_lines, m.v_row, sums.dv2);
+    if (kScores) m.add_to_keys(m.t, rows, keys, m.q2_lines, m.d_row, sums.dk2);
+    if (kScores) m.add_to_queries(m.ds2, rows, 0, keys, m.k2_lines, m.dq2);
   }
 };
 
@@ -199,21 +174,16 @@ static void backward_two_piece(const AttentionParams& p, const Plan& plan, std::
     work.pack_queries();
     prefetch_rows_to_write<C::kDtype>(matrix<C::kDtype>(p.dq, piece.b, piece.h, p.D), work.i0, rows);
     for (std::int64_t i = 0; i < rows; ++i) next.fetch(work.i0 + i);
-    fill_zero(m.delta, static_cast<std::size_t>(2 * block));
-    const bool saved = p.parts && plan.key_tile < p.Lk, whole_row = !saved && keys <= plan.key_tile;
-    if (saved) work.deltas_from_parts(delta1, delta2);
-    for (std::int64_t k0 = 0; !saved && k0 < keys; k0 += plan.key_tile) work.sweep(k0, min(plan.key_tile, keys - k0), delta1, delta2);
-    for (std::int64_t k0 = 0; k0 < keys; k0 += plan.key_tile) {
-      const std::int64_t tile = min(plan.key_tile, keys - k0), vecs = (tile + kLanes - 1) / kLanes;
-      if (!whole_row) work.scores(k0, vecs);
-      work.gradients(k0, tile, vecs, delta1, delta2);
+    work.weigh(keys, delta1, delta2);
+    if (keys > 0) {
+      work.gradients(keys, delta1, delta2);
+    } else {
+      fill_zero(m.dq, static_cast<std::size_t>(rows * m.d_row));
+      if (kTwo == Two::two_scores) fill_zero(m.dq2, static_cast<std::size_t>(rows * m.d_row));
     }
-    if (keys == 0) fill_zero(m.dq, static_cast<std::size_t>(rows * m.d_row));
     write_rows<C::kDtype>(m.dq, m.d_row, rows, matrix<C::kDtype>(p.dq, piece.b, piece.h, p.D), work.i0, p.scale);
-    if (kTwo == Two::two_scores) {
-      if (keys == 0) fill_zero(m.dq2, static_cast<std::size_t>(rows * m.d_row));
+    if (kTwo == Two::two_scores)
       write_rows<C::kDtype>(m.dq2, m.d_row, rows, matrix<C::kDtype>(p.dq2, piece.b, piece.h, p.D), work.i0, p.scale);
-    }
     for (std::int64_t i = 0; i < rows; ++i) {
       weight_sums[0] += static_cast<double>(delta1[i]);
       weight_sums[1] += static_cast<double>(work.factor.weight_sign * delta2[i]);

@@ -4,9 +4,13 @@
 
 namespace uvit::kernels::UVIT_ISA {
 
-constexpr std::int64_t kForwardRows = 60, kForwardTile = 768, kForwardSplitRows = 256;
+constexpr std::int64_t kForwardRows = 60, kForwardWholeRow = 1088, kForwardTile = 768, kForwardSplitRows = 256;
 
-static Plan forward_plan(const AttentionParams& p) { return make_plan(p, split_queries(p, kForwardSplitRows), kForwardRows, kWholeRowKeys, kForwardTile); }
+/// Kinds with two normalisers hold whole rows of any length: their two shares of the output can only be added when both sums are known, and keeping
+/// them apart costs a product more.
+static Plan forward_plan(const AttentionParams& p) {
+  return make_plan(p, split_queries(p, kForwardSplitRows), kForwardRows, two_normalisers(p.kind) ? p.Lk : kForwardWholeRow, kForwardTile);
+}
 
 /// Scratch of one item.
 template <class C>

@@ -39,9 +39,8 @@ UVIT_INLINE float* stats_row(const AttentionParams& p, int which, std::int64_t b
   return p.stats + ((which * p.B + b) * p.H + h) * p.L + i;
 }
 
-UVIT_INLINE float* parts_row(const AttentionParams& p, int which, std::int64_t b, std::int64_t h, std::int64_t i) {
-  return p.parts + (((which * p.B + b) * p.H + h) * p.L + i) * p.Dv;
-}
+/// kinds.h has the same as a function with linkage, whose code the linker would take from any instruction set.
+static bool two_normalisers(Kind kind) { return kind == Kind::sda || kind == Kind::sda_weighted || kind == Kind::dipole || kind == Kind::diff; }
 
 /// Pieces of a head's queries: a few heads shall still make some dozens of items, a piece is at least `rows` queries.
 static std::int64_t split_queries(const AttentionParams& p, std::int64_t rows) {

@@ -52,7 +52,7 @@ static std::size_t forward_scratch(const AttentionParams& p, const Plan& plan) {
       ForwardTwoBuffers<C, Two::two_values>(p, plan, arena);
     else if (p.kind == Kind::diff)
       ForwardTwoBuffers<C, Two::two_scores>(p, plan, arena);
-    else if (p.kind == Kind::sda || p.kind == Kind::sda_weighted)
+    else if (two_normalisers(p.kind))
       ForwardTwoBuffers<C, Two::signed_scores>(p, plan, arena);
     else
       ForwardBuffers<C>(p, plan, arena);
@@ -97,6 +97,8 @@ static std::size_t backward_scratch(const AttentionParams& p, const Plan& plan) 
       BackwardTwoBuffers<C, Two::two_values>(p, plan, arena);
     else if (p.kind == Kind::diff)
       BackwardTwoBuffers<C, Two::two_scores>(p, plan, arena);
+    else if (two_normalisers(p.kind))
+      BackwardTwoBuffers<C, Two::signed_scores>(p, plan, arena);
     else
       BackwardBuffers<C>(p, plan, arena);
   });
