@@ -32,9 +32,24 @@ class Bytes {
 
 std::string cut(std::size_t expected, std::size_t found) { return fmt::format("it is cut: expected {} bytes or more, found {}", expected, found); }
 
+// A decoder takes memory for all pixels before it reads one: a header of a few bytes must not ask for gigabytes.
+// @param pixels_per_byte  the most that the format can pack into a byte
+std::string size_damage(const Bytes& file, std::uint64_t width, std::uint64_t height, std::uint64_t pixels_per_byte) {
+  constexpr std::uint64_t kMostPixels = std::uint64_t{1} << 28;
+  const bool fits = width <= kMostPixels && height <= kMostPixels && width * height <= kMostPixels;
+  if (fits && width * height <= pixels_per_byte * file.size()) return "";
+  return fmt::format("its header speaks of {} x {} pixels, {}", width, height,
+                     fits ? fmt::format("which {} bytes cannot hold", file.size()) : fmt::format("more than the {} that are read", kMostPixels));
+}
+
 // Chunks of (length, type, data, CRC-32 of type and data) up to IEND: PNG specification, section 5.3.
 std::string png_damage(const Bytes& file) {
   std::size_t at = 8;
+  // IHDR comes first. Deflate packs at most 1032 bytes into one, and a byte holds at most eight pixels.
+  if (file.size() >= 33 && file.has(12, "IHDR")) {
+    const std::string size = size_damage(file, file.big32(16), file.big32(20), 8 * 1032);
+    if (!size.empty()) return size;
+  }
   while (true) {
     if (at + 12 > file.size()) return cut(at + 12, file.size());
     const std::size_t length = file.big32(at);
@@ -57,6 +72,12 @@ std::string jpeg_damage(const Bytes& file) {
       continue;
     }
     if (at + 3 >= file.size()) break;
+    const bool frame = marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
+    if (frame && at + 9 <= file.size()) {
+      // A block of 8 x 8 takes a bit at least; a run of empty ones in a progressive scan takes fewer, so this is a bound on what is met, not on the format.
+      const std::string size = size_damage(file, file.big16(at + 7), file.big16(at + 5), 4096);
+      if (!size.empty()) return size;
+    }
     at += 2 + file.big16(at + 2);
     if (marker != 0xDA) continue;
     const auto ends_scan = [&] {
@@ -72,6 +93,8 @@ std::string bmp_damage(const Bytes& file) {
   if (file.size() < 54) return cut(54, file.size());
   const std::uint64_t offset = file.little32(10), width = file.little32(18), bits = file.little16(28), compression = file.little32(30);
   const std::uint64_t height = static_cast<std::uint64_t>(std::llabs(static_cast<std::int32_t>(file.little32(22))));
+  const std::string size = size_damage(file, width, height, compression == 0 || compression == 3 ? 8 : 255);
+  if (!size.empty()) return size;
   const bool uncompressed = compression == 0 || compression == 3;
   const std::uint64_t expected = uncompressed ? offset + (width * bits + 31) / 32 * 4 * height : offset;
   return file.size() < expected ? cut(expected, file.size()) : "";

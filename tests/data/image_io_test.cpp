@@ -1,8 +1,13 @@
 #include "data/image_io.h"
 
 #include <catch2/catch.hpp>
+#include <fstream>
 #include <opencv2/imgcodecs.hpp>
+#include <random>
+#include <span>
 
+#include "core/error.h"
+#include "core/hash.h"
 #include "data_files.h"
 #include "io/safetensors.h"
 #include "support/fixtures.h"
@@ -25,6 +30,19 @@ cv::Mat smooth(int height, int width) {
     for (int x = 0; x < width; ++x) mat.at<cv::Vec3b>(y, x) = {static_cast<uchar>(4 * x), static_cast<uchar>(4 * y), static_cast<uchar>(2 * (x + y))};
   }
   return mat;
+}
+
+// Makes the checksum of every whole chunk right, so that damage reaches the decoder.
+void repair_checksums(Bytes& png) {
+  std::size_t at = 8;
+  while (at + 12 <= png.size()) {
+    const std::size_t length = static_cast<std::size_t>(png[at]) << 24 | static_cast<std::size_t>(png[at + 1]) << 16 |
+                               static_cast<std::size_t>(png[at + 2]) << 8 | png[at + 3];
+    if (length > png.size() || at + 12 + length > png.size()) return;
+    const std::uint32_t sum = crc32(std::as_bytes(std::span(png).subspan(at + 4, length + 4)));
+    for (std::size_t i = 0; i < 4; ++i) png[at + 8 + length + i] = static_cast<std::uint8_t>(sum >> (24 - 8 * i));
+    at += 12 + length;
+  }
 }
 
 }  // namespace
@@ -138,6 +156,52 @@ TEST_CASE("damage inside an image and foreign formats are refused by name") {
   check_error([&] { read_image(path, 3); }, {path.string()});
   put(path, {'R', 'I', 'F', 'F', 4, 0, 0, 0, 'W', 'E', 'B', 'P'});
   check_error([&] { read_image(path, 3); }, {path.string()});
+}
+
+TEST_CASE("a header that asks for more pixels than its bytes can hold is refused before memory is taken") {
+  const ScratchFolder folder;
+  const auto path = folder.path() / "bomb.png";
+  const auto message = [&](const std::string& ending, std::size_t at, const Bytes& side) {
+    Bytes bytes = encoded(ending, smooth(20, 20));
+    std::copy(side.begin(), side.end(), bytes.begin() + static_cast<std::ptrdiff_t>(at));
+    put(path, bytes);
+    check_error([&] { read_image(path, 3); }, {path.string(), "pixels"});
+  };
+  message(".png", 16, {0, 0x7F, 0xFF, 0xFF});
+  message(".png", 16, {0x7F, 0xFF, 0xFF, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF});
+  message(".bmp", 18, {0, 0, 2, 0});
+  const Bytes jpeg = encoded(".jpg", smooth(20, 20));
+  const std::string text(jpeg.begin(), jpeg.end());
+  message(".jpg", text.find("\xFF\xC0") + 5, {0xFF, 0xFF, 0xFF, 0xFF});
+}
+
+TEST_CASE("image files with bytes changed anywhere are read or refused, never a crash") {
+  const ScratchFolder folder;
+  std::mt19937 random(5);
+  const auto draw = [&random](std::size_t n) { return static_cast<std::size_t>(random() % n); };
+  std::size_t refused = 0, trials = 0;
+  for (const std::string ending : {".png", ".jpg", ".webp", ".bmp"}) {
+    const auto path = folder.path() / ("mutated" + ending);
+    const Bytes whole = encoded(ending, smooth(24, 17));
+    for (int trial = 0; trial < 250; ++trial) {
+      Bytes bytes = whole;
+      for (std::size_t changes = 1 + draw(4); changes-- > 0;) bytes[draw(bytes.size())] = static_cast<std::uint8_t>(draw(256));
+      if (draw(4) == 0) bytes.resize(draw(bytes.size()) + 1);
+      if (ending == ".png") repair_checksums(bytes);
+      std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+      ++trials;
+      try {
+        const Image image = read_image(path, 3);
+        CHECK(image.pixels.size() == static_cast<std::size_t>(3 * image.height * image.width));
+      } catch (const Error& e) {
+        CHECK(std::string(e.what()).find(path.string()) != std::string::npos);
+        CHECK(std::string(e.what()).find('\n') == std::string::npos);
+        ++refused;
+      }
+    }
+  }
+  CHECK(refused > trials / 10);
+  CHECK(refused < trials);
 }
 
 TEST_CASE("resize covers the target, averages areas and cuts the centre") {
