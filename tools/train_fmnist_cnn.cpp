@@ -21,7 +21,8 @@
 #include "data/loader.h"
 #include "io/safetensors.h"
 #include "metrics/fmnist_cnn.h"
-#include "metrics/score.h"
+#include "metrics/metric.h"
+#include "metrics/reference.h"
 
 namespace {
 
@@ -152,7 +153,7 @@ double write_network(const FmnistCnn& network, const Options& options) {
   std::vector<std::int64_t> labels;
   const std::vector<Image> images = images_of(*open_dataset(config, Split::test), labels);
   write(0);
-  const double accuracy = class_agreement(*load_fmnist_cnn(), images, labels);
+  const double accuracy = class_agreement(*load_feature_network("fmnist-cnn"), images, labels);
   write(accuracy);
   return accuracy;
 }
@@ -167,9 +168,8 @@ void run(const Options& options) {
     const FmnistCnn network = train(*open_dataset(config, Split::train), options);
     fmt::print("test accuracy {:.4f}\n", write_network(network, options));
   }
-  const FeatureNetworkRow& row = find_feature_network("fmnist-cnn");
-  const Reference reference = load_reference("fashion_mnist", row, *row.load(), 0, config);
-  write_statistics(options.assets + "/fmnist_cnn_fashion_mnist_train.npz", reference.statistics);
+  const Reference reference = load_reference("fashion_mnist", *load_feature_network("fmnist-cnn"), wanted_for({"fid"}), 0, config);
+  write_statistics(options.assets + "/fmnist_cnn_fashion_mnist_train.npz", reference.set.moments.at(OutputKind::features));
 }
 
 }  // namespace

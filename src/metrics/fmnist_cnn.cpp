@@ -22,15 +22,21 @@ class FmnistCnnNetwork : public FeatureNetwork {
     load_parameters(*network_, read_safetensors(path), path);
     network_->eval();
   }
-  at::Tensor features(const at::Tensor& images) override {
-    const torch::NoGradGuard no_grad;
-    return network_->features(fmnist_cnn_input(images));
+  std::string name() const override { return "fmnist-cnn"; }
+  std::int64_t channels() const override { return 1; }
+  std::vector<FeatureOutput> outputs() const override {
+    return {{"hidden", OutputKind::features, FmnistCnnImpl::kFeatures}, {"logits", OutputKind::logits, FmnistCnnImpl::kClasses}};
   }
-  at::Tensor logits(const at::Tensor& images) override {
+  at::Tensor prepare(const at::Tensor& images) const override { return fmnist_cnn_input(images); }
+  NamedFeatures run(const at::Tensor& prepared, const std::vector<std::string>& wanted) override {
     const torch::NoGradGuard no_grad;
-    return network_->forward(fmnist_cnn_input(images));
+    const at::Tensor hidden = network_->features(prepared);
+    NamedFeatures result;
+    for (const std::string& each : wanted) result[each] = output(each).kind == OutputKind::logits ? network_->fc2(hidden) : hidden;
+    return result;
   }
   std::string weights_hash() const override { return hash_; }
+  std::string preprocess() const override { return "grey, bilinear with antialiasing to 28 x 28, (x / 255 - 0.2860) / 0.3530"; }
 
  private:
   FmnistCnn network_;
@@ -54,17 +60,16 @@ torch::Tensor FmnistCnnImpl::features(torch::Tensor x) {
 }
 
 torch::Tensor fmnist_cnn_input(const torch::Tensor& images) {
-  const bool known = images.dim() == 4 && (images.size(1) == 1 || images.size(1) == 3 || images.size(1) == 4);
-  if (!known || images.scalar_type() != at::kByte) {
-    throw Error(fmt::format("fmnist-cnn takes uint8 images [N, 1 or 3 or 4, H, W], not {} {}", c10::toString(images.scalar_type()),
-                            format_shape(images.sizes().vec())));
-  }
-  torch::Tensor x = images.to(torch::kFloat32);
-  if (x.size(1) > 1) x = 0.299 * x.narrow(1, 0, 1) + 0.587 * x.narrow(1, 1, 1) + 0.114 * x.narrow(1, 2, 1);
+  torch::Tensor x = float_image(images, 1, "fmnist-cnn");
   if (x.size(2) != 28 || x.size(3) != 28) x = at::_upsample_bilinear2d_aa(x, {28, 28}, /*align_corners=*/false);
   return (x / 255.0 - kMean) / kStd;
 }
 
-std::unique_ptr<FeatureNetwork> load_fmnist_cnn() { return std::make_unique<FmnistCnnNetwork>(asset_path("fmnist_cnn.safetensors")); }
+std::unique_ptr<FeatureNetwork> load_fmnist_cnn(const std::string& file, const NetworkOptions& options) {
+  if (!file.empty() || !options.weights.empty() || !options.resize.empty() || options.precision != "fp32" || options.device != "cpu") {
+    throw Error("fmnist-cnn has weights, resize and precision of its own, and runs on the CPU: leave those options away");
+  }
+  return std::make_unique<FmnistCnnNetwork>(asset_path("fmnist_cnn.safetensors"));
+}
 
 }  // namespace uvit

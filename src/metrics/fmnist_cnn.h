@@ -28,7 +28,7 @@ TORCH_MODULE(FmnistCnn);
 /// images. Throws Error for another dtype or number of channels.
 torch::Tensor fmnist_cnn_input(const torch::Tensor& images);
 
-/// The network with the weights of assets/fmnist_cnn.safetensors. Throws Error when the file is missing or damaged.
-std::unique_ptr<FeatureNetwork> load_fmnist_cnn();
+/// The network with the weights of assets/fmnist_cnn.safetensors. Throws Error when the file is missing or damaged, and for any option.
+std::unique_ptr<FeatureNetwork> load_fmnist_cnn(const std::string& file, const NetworkOptions& options);
 
 }  // namespace uvit
