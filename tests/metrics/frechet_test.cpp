@@ -96,8 +96,48 @@ TEST_CASE("scaling features by s adds (1 - s)^2 tr(sigma)") {
   check_close("scaled", {frechet_distance(a, b)}, {4 * a.sigma.trace().item<double>()}, 1e-11);
 }
 
+TEST_CASE("moments that come in parts are those of all rows, far from 0 too, and keep no rows") {
+  const at::Tensor x = random({3000, 17}, 21) + 1e4;
+  const FeatureStatistics whole = feature_statistics(x);
+  const at::Tensor centred = x - x.mean(0);
+  check_tensor("sigma", whole.sigma, at::mm(centred.t(), centred) / 2999, 1e-9);
+  for (const std::int64_t part : {1, 7, 16, 17, 18, 1000}) {
+    Moments moments;
+    for (std::int64_t i = 0; i < x.size(0); i += part) moments.add(x.slice(0, i, std::min(i + part, x.size(0))));
+    const FeatureStatistics merged = moments.finish();
+    CHECK(moments.count() == 3000);
+    CHECK(!merged.root.defined());
+    check_tensor("mu", merged.mu, whole.mu, 1e-10);
+    check_tensor("sigma", merged.sigma, whole.sigma, 1e-9);
+  }
+  const FeatureStatistics few = feature_statistics(x.narrow(0, 0, 17));  // no more rows than dimensions: the root is kept
+  check_tensor("root", at::mm(few.root.t(), few.root), few.sigma, 1e-12);
+}
+
+TEST_CASE("the fast distance of many images is the exact one, ill-conditioned covariances included") {
+  for (const double decay : {0.0, -1.0, -2.5, -4.0}) {
+    INFO(decay);
+    const std::int64_t dims = 120;
+    const at::Tensor scale = at::logspace(0, decay, dims, 10, at::TensorOptions(at::kDouble));
+    const FeatureStatistics a = feature_statistics(random({300, dims}, 31) * scale), b = feature_statistics(random({400, dims}, 32) * scale * 1.1);
+    const auto root = [](const at::Tensor& sigma) {
+      const auto [values, vectors] = at::linalg_eigh(sigma);
+      return at::mm(vectors * values.clamp_min(0).sqrt(), vectors.t());
+    };
+    const double cross = at::linalg_svdvals(at::mm(root(a.sigma), root(b.sigma))).sum().item<double>();
+    const double exact = ((a.mu - b.mu).square().sum() + a.sigma.trace() + b.sigma.trace()).item<double>() - 2 * cross;
+    check_close("distance", {frechet_distance(a, b)}, {exact}, 1e-7 * exact);
+  }
+}
+
 TEST_CASE("statistics refuse what has no covariance") {
   CHECK_THAT(error_of([] { feature_statistics(random({1, 4}, 1)); }), Catch::Contains("at least 2"));
+  CHECK_THAT(error_of([] {
+               Moments moments;
+               moments.add(random({3, 4}, 1));
+               moments.add(random({3, 5}, 1));
+             }),
+             Catch::Contains("[N, 4]") && Catch::Contains("[3, 5]"));
   CHECK_THAT(error_of([] { feature_statistics(random({4}, 1)); }), Catch::Contains("[N, D]"));
   for (const double bad : {std::nan(""), HUGE_VAL}) {
     at::Tensor x = random({4, 3}, 1);
@@ -131,6 +171,7 @@ TEST_CASE("statistics come back from a file as they were") {
   FeatureStatistics written = feature_statistics(random({20, 6}, 4));
   written.network = "a network";
   written.weights_hash = "0123";
+  written.preprocess = "as it is";
   written.dataset_hash = "4567";
   write_statistics(folder / "stats.npz", written);
   const FeatureStatistics read = read_statistics(folder / "stats.npz");
@@ -139,6 +180,7 @@ TEST_CASE("statistics come back from a file as they were") {
   CHECK(read.num_images == 20);
   CHECK(read.network == "a network");
   CHECK(read.weights_hash == "0123");
+  CHECK(read.preprocess == "as it is");
   CHECK(read.dataset_hash == "4567");
   write_statistics(folder / "bare.npz", statistics_of(written.mu, written.sigma));
   CHECK(read_statistics(folder / "bare.npz").network.empty());
