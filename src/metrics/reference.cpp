@@ -1,5 +1,7 @@
 #include <torch/torch.h>
 
+#include "metrics/reference.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
@@ -16,36 +18,48 @@
 #include "core/name_table.h"
 #include "core/progress.h"
 #include "data/dataset.h"
-#include "data/image_folder.h"
-#include "data/image_io.h"
-#include "metrics/score.h"
 
 namespace uvit {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string hash_of(const FeatureStatistics& statistics) {
+std::string hash_of(const FeatureSet& set) {
   std::string bytes;
-  for (const at::Tensor& tensor : {statistics.mu, statistics.sigma}) {
-    const at::Tensor values = tensor.to(at::kDouble).contiguous();
+  const auto add = [&bytes](const at::Tensor& tensor) {
+    const at::Tensor values = tensor.contiguous();
     bytes.append(static_cast<const char*>(values.const_data_ptr()), values.nbytes());
+  };
+  for (const auto& [kind, statistics] : set.moments) {
+    add(statistics.mu.to(at::kDouble));
+    add(statistics.sigma.to(at::kDouble));
+  }
+  if (set.moments.empty()) {
+    for (const auto& [kind, rows] : set.rows) add(rows);
   }
   return sha256(std::as_bytes(std::span(bytes)));
 }
 
-Reference make_reference(FeatureStatistics statistics, const std::string& name) {
-  std::string hash = hash_of(statistics);
-  return {std::move(statistics), name, std::move(hash)};
+Reference make_reference(FeatureSet set, const std::string& name) {
+  std::string hash = hash_of(set);
+  return {std::move(set), name, std::move(hash)};
 }
 
-FeatureStatistics compute(const FeatureNetworkRow& row, FeatureNetwork& network, const std::string& name, std::int64_t count,
-                          const std::function<Image(std::int64_t)>& image) {
-  Progress progress("features of " + name, count, "images");
-  FeatureStatistics statistics = feature_statistics(collect_features(network, count, image, [&](std::int64_t done) { progress.update(done); }));
-  statistics.network = row.name;
-  statistics.weights_hash = network.weights_hash();
-  return statistics;
+Reference of_statistics(FeatureStatistics statistics, const std::string& name) {
+  FeatureSet set;
+  set.num_images = statistics.num_images;
+  set.moments[OutputKind::features] = std::move(statistics);
+  return make_reference(std::move(set), name);
+}
+
+FeatureSet compute(FeatureNetwork& network, const std::string& name, const ImageSource& source, const Wanted& wanted) {
+  Progress progress("features of " + name, source.count, "images");
+  return collect_features(network, source, wanted, [&](std::int64_t done) { progress.update(done); });
+}
+
+// Only these are stored: whatever else is wanted needs the images.
+bool first_moments_alone(const Wanted& wanted) {
+  return wanted.output.empty() && wanted.rows.empty() && wanted.moments == std::set<OutputKind>{OutputKind::features};
 }
 
 fs::path cache_folder() {
@@ -55,21 +69,21 @@ fs::path cache_folder() {
   return home && *home ? fs::path(home) / ".cache/uvit" : fs::path();
 }
 
-// Statistics stored at `path`, if they are of this network and these pixels.
-std::optional<FeatureStatistics> stored_statistics(const fs::path& path, const FeatureNetworkRow& row, const FeatureNetwork& network,
-                                                   const std::string& dataset_hash) {
+// Statistics stored at `path`, if they are of this network and these pixels. Shipped ones say nothing of the preparation, which that network fixes.
+std::optional<FeatureStatistics> stored_statistics(const fs::path& path, const FeatureNetwork& network, const std::string& dataset_hash) {
   if (!fs::exists(path)) return std::nullopt;
   try {
     FeatureStatistics found = read_statistics(path);
-    if (found.network == row.name && found.weights_hash == network.weights_hash() && found.dataset_hash == dataset_hash) return found;
+    const bool prepared_alike = found.preprocess.empty() || found.preprocess == network.preprocess();
+    if (found.network == network.name() && found.weights_hash == network.weights_hash() && prepared_alike && found.dataset_hash == dataset_hash) return found;
   } catch (const Error& e) {
     spdlog::warn("computing reference statistics anew: {}", e.what());
   }
   return std::nullopt;
 }
 
-std::optional<fs::path> shipped_statistics(const FeatureNetworkRow& row, const std::string& dataset, Split split) {
-  std::string name = fmt::format("{}_{}_{}.npz", row.name, dataset, split == Split::train ? "train" : "test");
+std::optional<fs::path> shipped_statistics(const FeatureNetwork& network, const std::string& dataset, Split split) {
+  std::string name = fmt::format("{}_{}_{}.npz", network.name(), dataset, split == Split::train ? "train" : "test");
   std::replace(name.begin(), name.end(), '-', '_');
   try {
     return asset_path(name);
@@ -78,14 +92,7 @@ std::optional<fs::path> shipped_statistics(const FeatureNetworkRow& row, const s
   }
 }
 
-Image image_of(const Dataset& dataset, std::int64_t index) {
-  Image image{dataset.channels(), dataset.height(), dataset.width(), {}};
-  image.pixels.resize(static_cast<std::size_t>(image.channels * image.height * image.width));
-  dataset.read(index, image.pixels);
-  return image;
-}
-
-Reference dataset_reference(const DatasetRow& dataset_row, Split split, const FeatureNetworkRow& row, FeatureNetwork& network, std::int64_t limit,
+Reference dataset_reference(const DatasetRow& dataset_row, Split split, FeatureNetwork& network, const Wanted& wanted, std::int64_t limit,
                             const DataConfig& data) {
   DataConfig config = data;
   config.limit = limit;
@@ -101,51 +108,55 @@ Reference dataset_reference(const DatasetRow& dataset_row, Split split, const Fe
   const std::string name = fmt::format("{}:{}", dataset_row.name, split == Split::train ? "train" : "test");
   const std::unique_ptr<Dataset> dataset = open_dataset(config, split);
   const std::string hash = content_hash(*dataset);
-  if (const auto shipped = shipped_statistics(row, dataset_row.name, split)) {
-    if (auto found = stored_statistics(*shipped, row, network, hash)) return make_reference(std::move(*found), name);
+  if (!first_moments_alone(wanted)) return make_reference(compute(network, name, dataset_source(*dataset), wanted), name);
+  if (const auto shipped = shipped_statistics(network, dataset_row.name, split)) {
+    if (auto found = stored_statistics(*shipped, network, hash)) return of_statistics(std::move(*found), name);
   }
   const fs::path folder = cache_folder();
-  const std::string key = fmt::format("{} {} {}", row.name, network.weights_hash(), hash);
-  const fs::path cached = folder / fmt::format("{}_{}.npz", row.name, sha256(std::as_bytes(std::span(key))).substr(0, 32));
+  const std::string key = fmt::format("{} {} {} {} {}", network.name(), network.weights_hash(), network.preprocess(), network.precision(), hash);
+  std::string file = fmt::format("{}_{}.npz", network.name(), sha256(std::as_bytes(std::span(key))).substr(0, 32));
+  std::replace(file.begin(), file.end(), ':', '_');
+  const fs::path cached = folder / file;
   if (!folder.empty()) {
-    if (auto found = stored_statistics(cached, row, network, hash)) return make_reference(std::move(*found), name);
+    if (auto found = stored_statistics(cached, network, hash)) return of_statistics(std::move(*found), name);
   }
-  FeatureStatistics statistics = compute(row, network, name, dataset->size(), [&](std::int64_t i) { return image_of(*dataset, i); });
-  statistics.dataset_hash = hash;
+  FeatureSet set = compute(network, name, dataset_source(*dataset), wanted);
+  set.moments.at(OutputKind::features).dataset_hash = hash;
   try {
     if (!folder.empty()) {
       make_directories(folder);
-      write_statistics(cached, statistics);
+      write_statistics(cached, set.moments.at(OutputKind::features));
     }
   } catch (const Error& e) {
     spdlog::warn("reference statistics are not cached: {}", e.what());
   }
-  return make_reference(std::move(statistics), name);
+  return make_reference(std::move(set), name);
 }
 
-Reference folder_reference(const std::string& spec, const FeatureNetworkRow& row, FeatureNetwork& network, std::int64_t limit) {
-  std::vector<fs::path> files = list_images(spec);
-  if (limit > 0 && files.size() > static_cast<std::size_t>(limit)) files.resize(static_cast<std::size_t>(limit));
-  if (files.size() < 2)
-    throw Error(fmt::format("folder {} holds {} image(s) (.jpg .jpeg .png .webp .bmp); a score needs at least 2", spec, files.size()));
-  const auto read = [&](std::int64_t i) { return read_image(files[static_cast<std::size_t>(i)], row.channels); };
-  return make_reference(compute(row, network, spec, static_cast<std::int64_t>(files.size()), read), spec);
+Reference folder_reference(const std::string& spec, FeatureNetwork& network, const Wanted& wanted, std::int64_t limit) {
+  const ImageSource source = folder_source(spec, network.channels(), limit);
+  if (source.count < 2)
+    throw Error(fmt::format("folder {} holds {} image(s) (.jpg .jpeg .png .webp .bmp); a score needs at least 2", spec, source.count));
+  return make_reference(compute(network, spec, source, wanted), spec);
 }
 
-Reference npz_reference(const std::string& spec, const FeatureNetworkRow& row, const FeatureNetwork& network) {
+Reference npz_reference(const std::string& spec, const FeatureNetwork& network, const Wanted& wanted) {
   FeatureStatistics statistics = read_statistics(spec);
-  const bool other_network = !statistics.network.empty() && statistics.network != row.name;
+  if (!first_moments_alone(wanted)) throw Error(fmt::format("{} holds mean and covariance alone; what is asked for needs the images", spec));
+  const bool other_network = !statistics.network.empty() && statistics.network != network.name();
   const bool other_weights = !statistics.weights_hash.empty() && statistics.weights_hash != network.weights_hash();
   if (other_network || other_weights) {
     throw Error(fmt::format("{} holds statistics of network {} with weights {:.12}, not of {} with weights {:.12}", spec, statistics.network,
-                            statistics.weights_hash, row.name, network.weights_hash()));
+                            statistics.weights_hash, network.name(), network.weights_hash()));
   }
-  return make_reference(std::move(statistics), spec);
+  if (!statistics.preprocess.empty() && statistics.preprocess != network.preprocess())
+    throw Error(fmt::format("{} holds statistics of images prepared by '{}', not by '{}'", spec, statistics.preprocess, network.preprocess()));
+  return of_statistics(std::move(statistics), spec);
 }
 
 }  // namespace
 
-Reference load_reference(const std::string& spec, const FeatureNetworkRow& row, FeatureNetwork& network, std::int64_t limit, const DataConfig& data) {
+Reference load_reference(const std::string& spec, FeatureNetwork& network, const Wanted& wanted, std::int64_t limit, const DataConfig& data) {
   const std::string name = spec.substr(0, spec.find(':'));
   std::vector<std::string> names;
   for (const DatasetRow& dataset : dataset_table()) {
@@ -154,13 +165,21 @@ Reference load_reference(const std::string& spec, const FeatureNetworkRow& row, 
     const std::string split = spec.size() > name.size() ? spec.substr(name.size() + 1) : "train";
     if (split != "train" && split != "test")
       throw Error(fmt::format("'{}' names split '{}' of dataset {}: there are train and test", spec, split, name));
-    return dataset_reference(dataset, split == "train" ? Split::train : Split::test, row, network, limit, data);
+    return dataset_reference(dataset, split == "train" ? Split::train : Split::test, network, wanted, limit, data);
   }
-  if (fs::is_directory(spec)) return folder_reference(spec, row, network, limit);
-  if (fs::exists(spec)) return npz_reference(spec, row, network);
+  if (fs::is_directory(spec)) return folder_reference(spec, network, wanted, limit);
+  if (fs::exists(spec)) return npz_reference(spec, network, wanted);
   const std::string nearest = nearest_name(name, names);
   throw Error(fmt::format("'{}' is no folder, no .npz file and no dataset{}: the datasets are {}", spec,
                           nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest), fmt::join(names, ", ")));
+}
+
+Recipe comparison_recipe(const FeatureSet& generated, const Reference& reference) {
+  const auto images = [](const FeatureSet& side) { return side.num_images > 0 ? std::to_string(side.num_images) : "unknown"; };
+  return {{"num_images", images(generated)},
+          {"reference", reference.name},
+          {"reference_images", images(reference.set)},
+          {"reference_hash", reference.hash}};
 }
 
 }  // namespace uvit

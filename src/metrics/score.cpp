@@ -4,68 +4,23 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "metrics/feature_set.h"
 
 namespace uvit {
-namespace {
-
-constexpr std::int64_t kBatch = 500;  // images a network call
-
-// Calls `use` with uint8 [n, C, H, W], n <= kBatch, for runs of images of one size.
-void for_each_batch(std::int64_t count, const std::function<Image(std::int64_t)>& image, const std::function<void(const at::Tensor&)>& use) {
-  std::vector<Image> waiting;
-  const auto flush = [&] {
-    if (waiting.empty()) return;
-    const Image& first = waiting.front();
-    const at::Tensor batch = at::empty({static_cast<std::int64_t>(waiting.size()), first.channels, first.height, first.width}, at::kByte);
-    std::uint8_t* out = batch.data_ptr<std::uint8_t>();
-    for (const Image& each : waiting) out = std::copy(each.pixels.begin(), each.pixels.end(), out);
-    use(batch);
-    waiting.clear();
-  };
-  for (std::int64_t i = 0; i < count; ++i) {
-    Image next = image(i);
-    const auto shape = [](const Image& each) { return std::tuple(each.channels, each.height, each.width); };
-    if (!waiting.empty() && (static_cast<std::int64_t>(waiting.size()) == kBatch || shape(waiting.front()) != shape(next))) flush();
-    waiting.push_back(std::move(next));
-  }
-  flush();
-}
-
-}  // namespace
-
-at::Tensor collect_features(FeatureNetwork& network, std::int64_t count, const std::function<Image(std::int64_t)>& image,
-                            const std::function<void(std::int64_t)>& on_progress) {
-  if (count < 1) throw Error("there are no images to take features of");
-  std::vector<at::Tensor> parts;
-  std::int64_t done = 0;
-  for_each_batch(count, image, [&](const at::Tensor& batch) {
-    parts.push_back(network.features(batch));
-    done += batch.size(0);
-    if (on_progress) on_progress(done);
-  });
-  return at::cat(parts);
-}
-
 double class_agreement(FeatureNetwork& network, const std::vector<Image>& images, const std::vector<std::int64_t>& labels) {
   if (images.empty() || images.size() != labels.size()) {
     throw Error(fmt::format("class agreement needs one label an image, and has {} images and {} labels", images.size(), labels.size()));
   }
+  Wanted wanted;
+  wanted.rows = {OutputKind::logits};
+  const at::Tensor classes = collect_features(network, memory_source(images), wanted).rows.at(OutputKind::logits).argmax(1);
   std::int64_t agreed = 0;
-  std::size_t at = 0;
-  for_each_batch(
-      static_cast<std::int64_t>(images.size()), [&](std::int64_t i) { return images[static_cast<std::size_t>(i)]; },
-      [&](const at::Tensor& batch) {
-        const at::Tensor scores = network.logits(batch);
-        if (!scores.defined()) throw Error("class agreement needs a network that classifies");
-        const at::Tensor classes = scores.argmax(1);
-        for (std::int64_t i = 0; i < batch.size(0); ++i) agreed += classes[i].item<std::int64_t>() == labels[at++];
-      });
+  for (std::size_t i = 0; i < labels.size(); ++i) agreed += classes[static_cast<std::int64_t>(i)].item<std::int64_t>() == labels[i];
   return static_cast<double>(agreed) / static_cast<double>(images.size());
 }
 

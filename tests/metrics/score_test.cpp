@@ -8,7 +8,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "core/error.h"
 #include "data/dataset.h"
+#include "metrics/metric.h"
+#include "metrics/reference.h"
 #include "support/scratch.h"
 #include "support/tensors.h"
 
@@ -22,27 +25,42 @@ namespace {
 class MeanNetwork : public FeatureNetwork {
  public:
   explicit MeanNetwork(std::string hash = "mean-1") : hash_(std::move(hash)) {}
-  at::Tensor features(const at::Tensor& images) override {
+  std::string name() const override { return "mean"; }
+  std::int64_t channels() const override { return 1; }
+  std::vector<FeatureOutput> outputs() const override { return {{"means", OutputKind::features, 4}, {"scores", OutputKind::logits, 4}}; }
+  at::Tensor prepare(const at::Tensor& images) const override { return images.to(at::kFloat); }
+  NamedFeatures run(const at::Tensor& prepared, const std::vector<std::string>& wanted) override {
     ++calls;
-    largest_batch = std::max(largest_batch, images.size(0));
-    return at::adaptive_avg_pool2d(images.to(at::kFloat), {2, 2}).flatten(1);
+    largest_batch = std::max(largest_batch, prepared.size(0));
+    NamedFeatures result;
+    for (const std::string& each : wanted) result[each] = at::adaptive_avg_pool2d(prepared, {2, 2}).flatten(1) / divisor;
+    return result;
   }
-  at::Tensor logits(const at::Tensor& images) override { return features(images); }
   std::string weights_hash() const override { return hash_; }
+  std::string preprocess() const override { return preparation; }
   int calls = 0;
   std::int64_t largest_batch = 0;
+  float divisor = 1;
+  std::string preparation = "none";
 
  private:
   std::string hash_;
 };
 
-class NoClassifier : public FeatureNetwork {
+class NoClassifier : public MeanNetwork {
  public:
-  at::Tensor features(const at::Tensor& images) override { return images.to(at::kFloat).flatten(1); }
-  std::string weights_hash() const override { return "none"; }
+  std::vector<FeatureOutput> outputs() const override { return {{"means", OutputKind::features, 4}}; }
 };
 
-const FeatureNetworkRow kMeanRow{"mean", "quarter means", 1, 0, "none", nullptr};
+const Wanted kMoments = wanted_for({"fid"});
+
+const FeatureStatistics& statistics_of(const Reference& reference) { return reference.set.moments.at(OutputKind::features); }
+
+at::Tensor rows_of(FeatureNetwork& network, const ImageSource& source, const std::function<void(std::int64_t)>& on_progress = {}) {
+  Wanted wanted;
+  wanted.rows = {OutputKind::features};
+  return collect_features(network, source, wanted, on_progress).rows.at(OutputKind::features);
+}
 
 /// An environment variable, set back at the end of the scope.
 class Environment {
@@ -88,17 +106,53 @@ TEST_CASE("features come in the order of the images, whatever their sizes") {
   std::vector<Image> images;
   for (int i = 0; i < 1203; ++i) images.push_back(i % 400 == 7 ? grey(6, 10, i) : grey(4, 4, i));
   std::vector<std::int64_t> progress;
-  const auto all = collect_features(
-      network, 1203, [&](std::int64_t i) { return images[static_cast<std::size_t>(i)]; }, [&](std::int64_t done) { progress.push_back(done); });
+  const at::Tensor all = rows_of(network, memory_source(images), [&](std::int64_t done) { progress.push_back(done); });
   REQUIRE(all.size(0) == 1203);
-  CHECK(network.largest_batch <= 500);
+  CHECK(network.largest_batch <= CollectOptions{}.batch_size);
   CHECK(progress.back() == 1203);
   CHECK(std::is_sorted(progress.begin(), progress.end()));
-  for (const std::int64_t i : {0, 7, 8, 399, 407, 1202}) {
-    const auto one = collect_features(network, 1, [&](std::int64_t) { return images[static_cast<std::size_t>(i)]; });
-    CHECK(all[i].equal(one[0]));
+  for (const std::size_t i : {0, 7, 8, 399, 407, 1202}) CHECK(all[static_cast<std::int64_t>(i)].equal(rows_of(network, memory_source({images[i]}))[0]));
+  CHECK_THAT(error_of([&] { rows_of(network, {}); }), Catch::Contains("no images"));
+}
+
+TEST_CASE("an image that fails to read, or has no finite features, stops the collection by name") {
+  MeanNetwork network;
+  ImageSource source;
+  source.count = 1000;
+  source.name = [](std::int64_t i) { return "image-" + std::to_string(i); };
+  source.read = [](std::int64_t i) {
+    if (i == 333) throw Error("image-333 is broken");
+    return grey(4, 4, static_cast<int>(i));
+  };
+  CHECK_THAT(error_of([&] { rows_of(network, source); }), Catch::Contains("image-333 is broken"));
+  source.read = [](std::int64_t i) { return Image{1, 2, 2, std::vector<std::uint8_t>(4, i == 500 ? 0 : 9)}; };
+  network.divisor = 0;  // 0 / 0 for image 500, infinite for the others
+  CHECK_THAT(error_of([&] { rows_of(network, source); }), Catch::Contains("image-0") && Catch::Contains("not finite"));
+}
+
+TEST_CASE("labels and several outputs come with the features, and any number of threads gives the same") {
+  MeanNetwork network;
+  std::vector<Image> images;
+  std::vector<std::int64_t> labels;
+  for (int i = 0; i < 200; ++i) {
+    images.push_back(grey(5 + i % 3, 6, i));
+    labels.push_back(i % 7);
   }
-  CHECK_THAT(error_of([&] { collect_features(network, 0, {}); }), Catch::Contains("no images"));
+  Wanted wanted;
+  wanted.rows = {OutputKind::features, OutputKind::logits};
+  wanted.moments = {OutputKind::features};
+  const FeatureSet set = collect_features(network, memory_source(images, labels), wanted);
+  CHECK(set.labels == labels);
+  CHECK(set.moments.at(OutputKind::features).num_images == 200);
+  CHECK(set.moments.at(OutputKind::features).network == "mean");
+  for (const std::int64_t threads : {1, 5}) {
+    CollectOptions options;
+    options.threads = threads;
+    options.batch_size = 9;
+    CHECK(collect_features(network, memory_source(images), wanted, {}, options).rows.at(OutputKind::logits).equal(set.rows.at(OutputKind::logits)));
+  }
+  wanted.output = "meens";
+  CHECK_THAT(error_of([&] { collect_features(network, memory_source(images), wanted); }), Catch::Contains("did you mean 'means'"));
 }
 
 TEST_CASE("class agreement is the share of images whose largest score is the label's") {
@@ -114,7 +168,7 @@ TEST_CASE("class agreement is the share of images whose largest score is the lab
   CHECK_THAT(error_of([&] { class_agreement(network, images, {0}); }), Catch::Contains("4 images and 1 labels"));
   CHECK_THAT(error_of([&] { class_agreement(network, {}, {}); }), Catch::Contains("0 images"));
   NoClassifier none;
-  CHECK_THAT(error_of([&] { class_agreement(none, images, {0, 1, 2, 3}); }), Catch::Contains("classifies"));
+  CHECK_THAT(error_of([&] { class_agreement(none, images, {0, 1, 2, 3}); }), Catch::Contains("class scores"));
 }
 
 TEST_CASE("a folder is scored against its own statistics and against another folder") {
@@ -124,28 +178,35 @@ TEST_CASE("a folder is scored against its own statistics and against another fol
     fs::create_directories(folder / side);
     for (int i = 0; i < 12; ++i) write_png(folder / (side + "/" + std::to_string(i) + ".png"), grey(8, 8, i + (side == "b" ? 50 : 0)));
   }
-  const Reference a = load_reference((folder / "a").string(), kMeanRow, network, 0, {}),
-                  b = load_reference((folder / "b").string(), kMeanRow, network, 0, {});
-  CHECK(a.statistics.num_images == 12);
+  const Reference a = load_reference((folder / "a").string(), network, kMoments, 0, {}),
+                  b = load_reference((folder / "b").string(), network, kMoments, 0, {});
+  CHECK(a.set.num_images == 12);
   CHECK(a.hash.size() == 64);
   CHECK(a.hash != b.hash);
-  CHECK(load_reference((folder / "a").string(), kMeanRow, network, 5, {}).statistics.num_images == 5);
-  CHECK(frechet_distance(a.statistics, b.statistics) > 1);
+  CHECK(load_reference((folder / "a").string(), network, kMoments, 5, {}).set.num_images == 5);
+  CHECK(frechet_distance(statistics_of(a), statistics_of(b)) > 1);
 
-  write_statistics(folder / "a.npz", a.statistics);
-  const Reference stored = load_reference((folder / "a.npz").string(), kMeanRow, network, 0, {});
+  write_statistics(folder / "a.npz", statistics_of(a));
+  const Reference stored = load_reference((folder / "a.npz").string(), network, kMoments, 0, {});
   CHECK(stored.hash == a.hash);
   MeanNetwork other("mean-2");
-  CHECK_THAT(error_of([&] { load_reference((folder / "a.npz").string(), kMeanRow, other, 0, {}); }),
+  CHECK_THAT(error_of([&] { load_reference((folder / "a.npz").string(), other, kMoments, 0, {}); }),
              Catch::Contains("mean-1") && Catch::Contains("mean-2"));
+  MeanNetwork prepared;
+  prepared.preparation = "halved";
+  CHECK_THAT(error_of([&] { load_reference((folder / "a.npz").string(), prepared, kMoments, 0, {}); }), Catch::Contains("'none', not by 'halved'"));
+  CHECK_THAT(error_of([&] { load_reference((folder / "a.npz").string(), network, wanted_for({"kid"}), 0, {}); }), Catch::Contains("needs the images"));
+  const Reference rows = load_reference((folder / "a").string(), network, wanted_for({"kid"}), 0, {});
+  CHECK(rows.set.rows.at(OutputKind::features).size(0) == 12);
+  CHECK(comparison_recipe(a.set, b).at("reference_hash") == b.hash);
   fs::remove(folder / "b/0.png");
   for (int i = 2; i < 12; ++i) fs::remove(folder / ("b/" + std::to_string(i) + ".png"));
-  CHECK_THAT(error_of([&] { load_reference((folder / "b").string(), kMeanRow, network, 0, {}); }), Catch::Contains("at least 2"));
+  CHECK_THAT(error_of([&] { load_reference((folder / "b").string(), network, kMoments, 0, {}); }), Catch::Contains("at least 2"));
 }
 
 TEST_CASE("what is no reference is told so, with the datasets there are") {
   MeanNetwork network;
-  const auto message = [&](const std::string& spec) { return error_of([&] { load_reference(spec, kMeanRow, network, 0, {}); }); };
+  const auto message = [&](const std::string& spec) { return error_of([&] { load_reference(spec, network, kMoments, 0, {}); }); };
   CHECK_THAT(message("fashion_mnits"), Catch::Contains("did you mean 'fashion_mnist'") && Catch::Contains("cifar10"));
   CHECK_THAT(message("/nonexistent/stats.npz"), Catch::Contains("/nonexistent/stats.npz"));
   CHECK_THAT(message("fashion_mnist:validation"), Catch::Contains("'validation'") && Catch::Contains("train and test"));
@@ -161,14 +222,14 @@ TEST_CASE("a dataset's statistics are computed once and found again by content")
   data.path = (folder / "images").string();
   data.image_size = {8};
   MeanNetwork network;
-  const auto load = [&](MeanNetwork& with, std::int64_t limit = 0) { return load_reference("folder", kMeanRow, with, limit, data); };
+  const auto load = [&](MeanNetwork& with, std::int64_t limit = 0) { return load_reference("folder", with, kMoments, limit, data); };
   const Reference first = load(network);
   CHECK(first.name == "folder:train");
   CHECK(network.calls == 1);
   CHECK(load(network).hash == first.hash);
   CHECK(network.calls == 1);
   data.dataset.clear();
-  CHECK(load(network, 3).statistics.num_images == 3);  // data.path without a name is the place of the dataset asked for
+  CHECK(load(network, 3).set.num_images == 3);  // data.path without a name is the place of the dataset asked for
   data.dataset = "cifar10";
   CHECK_THAT(error_of([&] { load(network); }), Catch::Contains("data.path"));  // but not that of another dataset
   data.dataset = "folder";
@@ -176,7 +237,7 @@ TEST_CASE("a dataset's statistics are computed once and found again by content")
   MeanNetwork other("mean-2");  // another network computes its own
   load(other);
   CHECK(other.calls == 1);
-  CHECK(load(network, 5).statistics.num_images == 5);  // so do fewer images
+  CHECK(load(network, 5).set.num_images == 5);  // so do fewer images
   CHECK(network.calls == 3);
   write_png(folder / "images/3.png", grey(8, 8, 77));  // and changed ones
   CHECK(load(network).hash != first.hash);
@@ -205,47 +266,46 @@ TEST_CASE("a score is one line with its recipe, and one JSON line in a file") {
   CHECK_THAT(error_of([&] { append_score("/nonexistent/folder/scores.jsonl", score); }), Catch::Contains("/nonexistent/folder/scores.jsonl"));
 }
 
-TEST_CASE("every feature network of the table gives finite features of any images, the same ones in any batch") {
-  for (const FeatureNetworkRow& row : feature_network_table()) {
-    INFO(row.name);
-    const auto network = row.load();
-    CHECK(network->weights_hash().size() == 64);
-    for (const std::int64_t channels : {1, 3, 4}) {
-      const at::Tensor images = at::arange(3 * channels * 40 * 33).remainder(251).to(at::kByte).view({3, channels, 40, 33});
-      const at::Tensor features = network->features(images);
-      REQUIRE(features.dim() == 2);
-      CHECK(features.scalar_type() == at::kFloat);
-      CHECK(features.isfinite().all().item<bool>());
-      check_tensor("one image alone", network->features(images.narrow(0, 1, 1)), features.narrow(0, 1, 1), 1e-4 * max_abs(features));
-    }
-    CHECK_THAT(error_of([&] { network->features(at::zeros({2, 2, 28, 28}, at::kByte)); }), Catch::Contains(row.name));
-    CHECK_THAT(error_of([&] { network->features(at::zeros({2, 1, 28, 28})); }), Catch::Contains("uint8"));
+TEST_CASE("fmnist-cnn gives finite features of any images, the same ones in any batch") {
+  const auto network = load_feature_network("fmnist-cnn");
+  CHECK(network->weights_hash().size() == 64);
+  for (const std::int64_t channels : {1, 3, 4}) {
+    const at::Tensor images = at::arange(3 * channels * 40 * 33).remainder(251).to(at::kByte).view({3, channels, 40, 33});
+    const at::Tensor features = network->features(images);
+    REQUIRE(features.dim() == 2);
+    CHECK(features.size(1) == network->outputs().front().dims);
+    CHECK(features.scalar_type() == at::kFloat);
+    CHECK(features.isfinite().all().item<bool>());
+    check_tensor("one image alone", network->features(images.narrow(0, 1, 1)), features.narrow(0, 1, 1), 1e-4 * max_abs(features));
   }
-  CHECK_THAT(error_of([] { find_feature_network("fmnist-cmn"); }), Catch::Contains("did you mean 'fmnist-cnn'"));
+  CHECK_THAT(error_of([&] { network->features(at::zeros({2, 2, 28, 28}, at::kByte)); }), Catch::Contains("fmnist-cnn"));
+  CHECK_THAT(error_of([&] { network->features(at::zeros({2, 1, 28, 28})); }), Catch::Contains("uint8"));
+  CHECK_THAT(error_of([] { load_feature_network("fmnist-cmn"); }), Catch::Contains("did you mean 'fmnist-cnn'"));
+  NetworkOptions options;
+  options.resize = "clean-fid";
+  CHECK_THAT(error_of([&] { load_feature_network("fmnist-cnn", options); }), Catch::Contains("of its own"));
 }
 
 TEST_CASE("the shipped fmnist-cnn knows garments, and its shipped statistics are of itself") {
   if (!have_fashion_mnist()) return;
   const ScratchFolder folder;
   const Environment cache("XDG_CACHE_HOME", folder.path().string());
-  const FeatureNetworkRow& row = find_feature_network("fmnist-cnn");
-  const auto network = row.load();
+  const auto network = load_feature_network("fmnist-cnn");
   CHECK(fs::file_size(asset_path("fmnist_cnn.safetensors")) <= 2'000'000);
   std::vector<std::int64_t> labels;
   const std::vector<Image> images = test_images(labels);
   CHECK(class_agreement(*network, images, labels) >= 0.92);
 
-  const Reference train = load_reference("fashion_mnist", row, *network, 0, {});
-  CHECK(train.statistics.num_images == 60000);
+  const Reference train = load_reference("fashion_mnist", *network, kMoments, 0, {});
+  CHECK(train.set.num_images == 60000);
   CHECK(folder.entries() == 0);  // taken from assets/, not computed
-  const auto image = [&](std::int64_t i) { return images[static_cast<std::size_t>(i)]; };
-  const at::Tensor features = collect_features(*network, 10000, image);
-  const Reference test = load_reference("fashion_mnist:test", row, *network, 500, {});
+  const at::Tensor features = rows_of(*network, memory_source(images));
+  const Reference test = load_reference("fashion_mnist:test", *network, kMoments, 500, {});
   CHECK(folder.entries() == 1);
-  check_close("test split", {frechet_distance(feature_statistics(features.slice(0, 0, 500)), test.statistics)}, {0.0}, 1e-6);
+  check_close("test split", {frechet_distance(feature_statistics(features.slice(0, 0, 500)), statistics_of(test))}, {0.0}, 1e-6);
   // Held-out images are near the training images; the first half of the classes alone is far away.
-  const double near = frechet_distance(feature_statistics(features), train.statistics);
-  const double far = frechet_distance(feature_statistics(features.index({at::tensor(labels) < 5})), train.statistics);
+  const double near = frechet_distance(feature_statistics(features), statistics_of(train));
+  const double far = frechet_distance(feature_statistics(features.index({at::tensor(labels) < 5})), statistics_of(train));
   CHECK(near > 0);
   CHECK(far > 20 * near);
 }
@@ -253,8 +313,7 @@ TEST_CASE("the shipped fmnist-cnn knows garments, and its shipped statistics are
 TEST_CASE("assets are looked for where UVIT_ASSETS says, and a damaged network is named") {
   const ScratchFolder folder;
   const Environment assets("UVIT_ASSETS", folder.path().string());
-  CHECK_THAT(error_of([] { load_reference("fashion_mnist", find_feature_network("fmnist-cnn"), *find_feature_network("fmnist-cnn").load(), 0, {}); }),
-             Catch::Contains("fmnist_cnn.safetensors") && Catch::Contains("UVIT_ASSETS"));
+  CHECK_THAT(error_of([] { load_feature_network("fmnist-cnn"); }), Catch::Contains("fmnist_cnn.safetensors") && Catch::Contains("UVIT_ASSETS"));
   std::ofstream(folder / "fmnist_cnn.safetensors") << "no network";
-  CHECK_THAT(error_of([] { find_feature_network("fmnist-cnn").load(); }), Catch::Contains("fmnist_cnn.safetensors"));
+  CHECK_THAT(error_of([] { load_feature_network("fmnist-cnn"); }), Catch::Contains("fmnist_cnn.safetensors"));
 }
