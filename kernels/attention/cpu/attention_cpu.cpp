@@ -21,9 +21,16 @@ struct Isa {
   bool (*runs_here)();
 };
 
+#ifdef UVIT_X86_KERNELS
+bool has_avx512_bf16() {
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 /// From the plainest to the best.
-const std::vector<Isa>& isas() {
-  static const std::vector<Isa> all = {
+std::vector<Isa>& isas() {
+  static std::vector<Isa> all = {
       {&kPortableKernels, [] { return true; }},
 #ifdef UVIT_X86_KERNELS
       {&kAvx2Kernels, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
@@ -32,11 +39,8 @@ const std::vector<Isa>& isas() {
          return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                 __builtin_cpu_supports("avx512vl");
        }},
-      {&kAvx512Bf16Kernels,
-       [] {
-         return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                __builtin_cpu_supports("avx512vl");
-       }},
+      {&kAvx512Bf16Kernels, has_avx512_bf16},
+      {&kAmxBf16Kernels, [] { return has_avx512_bf16() && amx_bf16_permitted(); }},
 #endif
   };
   return all;
@@ -237,6 +241,8 @@ std::vector<std::string> attention_isas_available() {
     if (isa.runs_here()) names.emplace_back(isa.table->name);
   return names;
 }
+
+void add_attention_isa(const KernelTable& table, bool (*runs_here)()) { isas().insert(isas().begin() + 1, {&table, runs_here}); }
 
 void set_attention_isa(const std::string& name) { selected.store(find_isa(name), std::memory_order_release); }
 

@@ -31,8 +31,8 @@ struct AttentionMemory {
 };
 AttentionMemory attention_memory(const AttentionParams& params, bool backward);
 
-/// The instruction set in use: "portable", "avx2", "avx512" or "avx512_bf16", the best that this machine has, or the one UVIT_CPU_ISA names.
-/// Read once. @throws std::invalid_argument for a UVIT_CPU_ISA that is unknown or that this machine has not.
+/// The instruction set in use: "portable", "avx2", "avx512", "avx512_bf16" or "amx_bf16", the best that this machine has, or the one UVIT_CPU_ISA
+/// names. Read once. @throws std::invalid_argument for a UVIT_CPU_ISA that is unknown or that this machine has not.
 std::string attention_isa();
 
 /// The names this machine can run, the best last.

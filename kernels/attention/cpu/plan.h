@@ -35,7 +35,18 @@ struct KernelTable {
 
 extern const KernelTable kPortableKernels;
 #ifdef UVIT_X86_KERNELS
-extern const KernelTable kAvx2Kernels, kAvx512Kernels, kAvx512Bf16Kernels;
+extern const KernelTable kAvx2Kernels, kAvx512Kernels, kAvx512Bf16Kernels, kAmxBf16Kernels;
 #endif
+#ifdef UVIT_AMX_EMULATED
+extern const KernelTable kAmxBf16EmulatedKernels;
+#endif
+
+/// Whether AMX tiles of bfloat16 may be used: the processor has them, the system saves them, and it lets this process have them. Linux wants to be
+/// asked once; the answer holds for every thread of the process, those that run already included.
+bool amx_bf16_permitted();
+
+/// Adds an instruction set that is no part of the library, for tests; it stands behind "portable", so that it is never the default. To be called
+/// before any other function.
+void add_attention_isa(const KernelTable& table, bool (*runs_here)());
 
 }  // namespace uvit::kernels

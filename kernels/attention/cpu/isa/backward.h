@@ -25,16 +25,18 @@ struct KeySums {
   std::size_t floats;
   KeySums(const AttentionParams& p, float* sums) : d_row(round_up(p.D, kLanes)), v_row(round_up(p.Dv, kLanes)) {
     Arena arena{sums};
-    dk = arena.take(p.Lk * d_row);
-    dv = arena.take(p.Lk * v_row);
-    dk2 = p.kind == Kind::diff ? arena.take(p.Lk * d_row) : nullptr;
-    dv2 = p.kind == Kind::dipole ? arena.take(p.Lk * v_row) : nullptr;
+    const std::int64_t keys = round_up(p.Lk, kRowsWritten);
+    dk = arena.take(keys * d_row);
+    dv = arena.take(keys * v_row);
+    dk2 = p.kind == Kind::diff ? arena.take(keys * d_row) : nullptr;
+    dv2 = p.kind == Kind::dipole ? arena.take(keys * v_row) : nullptr;
     floats = arena.used;
   }
 };
 
 /// Keys whose weights and sums are fetched while those before them are multiplied: whole lines of weights and whole micro-kernels.
-constexpr std::int64_t kKeysAhead = 48;
+template <class C>
+constexpr std::int64_t kKeysAhead = C::kDepth > 1 ? 64 : 48;
 
 /// Fetches rows of floats into the second-level cache: they lie far apart, and no hardware prefetcher follows so many at a time.
 UVIT_INLINE void fetch_block(const float* from, std::int64_t rows, std::int64_t row, std::int64_t floats) {
@@ -55,7 +57,7 @@ struct BackwardBuffers {
     const std::int64_t rows = round_up(plan.row_block, 2);
     k = arena.take(round_up(p.Lk, kBlockColumns) * (p.D / C::kPair));
     v = arena.take(round_up(p.Lk, kBlockColumns) * (p.Dv / C::kPair));
-    k_lines = arena.take((p.Lk + 1) / C::kPair * d_row);
+    k_lines = arena.take(cells_of<C>(p.Lk) * d_row);
     q = arena.take(rows * q_row);
     dout = arena.take(rows * o_row);
     // With one value a cell both packed forms of a block are the same.
@@ -79,23 +81,24 @@ struct BackwardBuffers {
   /// to [tile, width] += weights^T lines.
   void add_to_keys(const float* weights, std::int64_t rows, std::int64_t tile, const float* lines, std::int64_t width, float* to) const {
     const std::int64_t depth = (rows + C::kPair - 1) / C::kPair;
-    for (std::int64_t k = 0; k < tile; k += kKeysAhead) {
-      const std::int64_t next = k + kKeysAhead;
+    constexpr std::int64_t kAhead = kKeysAhead<C>;
+    for (std::int64_t k = 0; k < tile; k += kAhead) {
+      const std::int64_t next = k + kAhead;
       if (next < tile) {
-        fetch_block(weights + next, depth, C::kPair * s_row, min(kKeysAhead, tile - next));
-        fetch_block(to + next * width, min(kKeysAhead, tile - next), width, width);
+        fetch_block(weights + next, depth, C::kPair * s_row, min(kAhead, tile - next));
+        fetch_block(to + next * width, min(kAhead, tile - next), width, width);
       }
-      multiply_rows<C>(min(kKeysAhead, tile - k), width / kLanes, depth, weights + k, 1, C::kPair * s_row, lines, width, to + k * width, width, true);
+      multiply_rows<C>(min(kAhead, tile - k), width / kLanes, depth, weights + k, 1, C::kPair * s_row, lines, width, to + k * width, width, true);
     }
   }
   /// to [rows, d_row] (+)= weights keys, weights with cells along the rows.
   void add_to_queries(const float* weights, std::int64_t rows, std::int64_t k0, std::int64_t tile, const float* keys, float* to) const {
-    const std::int64_t depth = (tile + C::kPair - 1) / C::kPair;
+    const std::int64_t depth = (tile + C::kPair - 1) / C::kPair, slice = slice_of<C>(depth);
     keys += k0 / C::kPair * d_row;
-    for (std::int64_t k = 0; k < depth; k += kSlice) {
-      const std::int64_t next = k + kSlice;
-      if (next < depth) fetch_block(weights + next, rows, ds_row(), min(kSlice, depth - next));
-      multiply_rows<C>(rows, d_row / kLanes, min(kSlice, depth - k), weights + k, ds_row(), 1, keys + k * d_row, d_row, to, d_row, k0 > 0 || k > 0);
+    for (std::int64_t k = 0; k < depth; k += slice) {
+      const std::int64_t next = k + slice;
+      if (next < depth) fetch_block(weights + next, rows, ds_row(), min(slice, depth - next));
+      multiply_rows<C>(rows, d_row / kLanes, min(slice, depth - k), weights + k, ds_row(), 1, keys + k * d_row, d_row, to, d_row, k0 > 0 || k > 0);
     }
   }
 };
@@ -216,7 +219,7 @@ static void backward_piece(const AttentionParams& p, const Plan& plan, std::int6
           row[r].unit = W::kCentered ? 1 / static_cast<float>(visible) : W::kTakesSum ? C::Math::exp(splat(-row[r].hi))[0] : 0;
           row[r].delta = m.delta[i + r];
         }
-        differentiate_rows<C, W>(m.s + i * m.s_row, m.dp + i * m.s_row, m.s_row, m.ds + i * m.ds_row(), vecs * kLanes, scale, row);
+        differentiate_rows<C, W>(m.s + i * m.s_row, m.dp + i * m.s_row, m.s_row, m.ds + i * m.ds_row(), columns_of<C>(tile), scale, row);
       }
       m.add_to_keys(m.s, rows, tile, m.dout_lines, m.v_row, sums.dv + k0 * m.v_row);
       m.add_to_keys(m.dp, rows, tile, m.q_lines, m.d_row, sums.dk + k0 * m.d_row);

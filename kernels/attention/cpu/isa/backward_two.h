@@ -14,7 +14,7 @@ struct BackwardTwoBuffers : BackwardBuffers<C> {
     t = arena.take(rows * this->s_row);
     if (kTwo == Two::two_scores) {
       k2 = arena.take(round_up(p.Lk, kBlockColumns) * (p.D / C::kPair));
-      k2_lines = arena.take((p.Lk + 1) / C::kPair * this->d_row);
+      k2_lines = arena.take(cells_of<C>(p.Lk) * this->d_row);
       q2 = arena.take(rows * this->q_row);
       q2_lines = C::kPair == 1 ? q2 : arena.take(rows / C::kPair * this->d_row);
       dq2 = arena.take(rows * this->d_row);
@@ -133,14 +133,14 @@ struct BackwardTwo {
         hi[n] = *stats_row(p, 2 * n, piece.b, piece.h, i0 + i);
         lo[n] = *stats_row(p, 2 * n + 1, piece.b, piece.h, i0 + i);
       }
-      weigh_with_deltas<C, kTwo>(rows_at(i), i < rows ? visible_keys(p, i0 + i) : 0, vecs * kLanes, splat(p.scale), hi, lo, delta);
+      weigh_with_deltas<C, kTwo>(rows_at(i), i < rows ? visible_keys(p, i0 + i) : 0, columns_of<C>(keys), splat(p.scale), hi, lo, delta);
       delta1[i] = delta[0];
       delta2[i] = delta[1];
     }
   }
   void gradients(std::int64_t keys, const float* delta1, const float* delta2) const {
     for (std::int64_t i = 0; i < rows; i += C::kPair)
-      differentiate_rows_two<C, kTwo>(rows_at(i), m.ds + i * m.ds_row(), m.ds2 ? m.ds2 + i * m.ds_row() : nullptr, round_up(keys, kLanes), factor,
+      differentiate_rows_two<C, kTwo>(rows_at(i), m.ds + i * m.ds_row(), m.ds2 ? m.ds2 + i * m.ds_row() : nullptr, columns_of<C>(keys), factor,
                                       delta1 + i, delta2 + i);
     constexpr bool kScores = kTwo == Two::two_scores;
     m.add_to_keys(kScores ? m.dp : m.s, rows, keys, m.dout_lines, m.v_row, sums.dv);

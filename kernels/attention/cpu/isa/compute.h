@@ -68,6 +68,10 @@ template <Dtype kType>
 struct FloatCells {
   static constexpr Dtype kDtype = kType;
   static constexpr int kPair = 1;
+  /// Sums of packed operands are padded with zeros to a multiple of this many cells.
+  static constexpr std::int64_t kDepth = 1;
+  /// Lives while an item of work runs.
+  struct Session {};
   using Math = Ops<6>;
   static UVIT_WEIGHT_FN Vec dot(Vec sum, Vec a, Vec b) { return sum + a * b; }
   /// n cells of a row from cell `at` on, the rest 0.
@@ -85,6 +89,8 @@ struct FloatCells {
 struct PairCells {
   static constexpr Dtype kDtype = Dtype::bf16;
   static constexpr int kPair = 2;
+  static constexpr std::int64_t kDepth = 1;
+  struct Session {};
   using Math = Ops<3>;
   static UVIT_WEIGHT_FN Vec dot(Vec sum, Vec a, Vec b) { return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b); }
   static UVIT_WEIGHT_FN Vec load_cells(const void* row, std::int64_t at, std::int64_t n) {

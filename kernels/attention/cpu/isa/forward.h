@@ -22,7 +22,7 @@ struct ForwardBuffers {
     v_row = round_up(p.Dv, kLanes);
     s_row = plan.key_tile + kLanes;  // not a multiple of a page: rows would fall on the same cache sets
     k = arena.take(round_up(p.Lk, kBlockColumns) * (p.D / C::kPair));
-    v = arena.take((p.Lk + 1) / C::kPair * v_row);
+    v = arena.take(cells_of<C>(p.Lk) * v_row);
     q = arena.take(plan.row_block * q_row);
     s = arena.take(plan.row_block * s_row);
     o = arena.take(plan.row_block * v_row);
@@ -105,7 +105,7 @@ static void forward_piece(const AttentionParams& p, const Plan& plan, std::int64
       for (std::int64_t i = 0; i < rows; ++i) {
         next.fetch(i0 + i);
         const std::int64_t valid = max(0, min(tile, visible_keys(p, i0 + i) - k0));
-        const float rescale = weigh_row<C, W>(m.s + i * m.s_row, valid, vecs * kLanes, scale, m.shift[i], m.sum[i]);
+        const float rescale = weigh_row<C, W>(m.s + i * m.s_row, valid, columns_of<C>(tile), scale, m.shift[i], m.sum[i]);
         if (W::kHasShift && k0 > 0 && rescale != 1)
           for (std::int64_t d = 0; d < m.v_row; d += kLanes) store(m.o + i * m.v_row + d, load(m.o + i * m.v_row + d) * splat(rescale));
       }

@@ -1,5 +1,9 @@
 // What forward and backward share: scratch, the piece of work, rows' visible keys.
+#ifdef UVIT_TILES
+#include "kernels/attention/cpu/isa/tile_gemm.h"
+#else
 #include "kernels/attention/cpu/isa/pack.h"
+#endif
 #include "kernels/attention/cpu/plan.h"
 
 namespace uvit::kernels::UVIT_ISA {
@@ -42,6 +46,16 @@ UVIT_INLINE float* stats_row(const AttentionParams& p, int which, std::int64_t b
 /// kinds.h has the same as a function with linkage, whose code the linker would take from any instruction set.
 static bool two_normalisers(Kind kind) { return kind == Kind::sda || kind == Kind::sda_weighted || kind == Kind::dipole || kind == Kind::diff; }
 
+#ifdef UVIT_TILES
+/// Rows that a product may write at a time: buffers of results hold a multiple of them.
+constexpr std::int64_t kRowsWritten = kTileSide;
+/// What a block of queries is a multiple of. Weights of its rows are summed over pairs of them, in whole tiles.
+constexpr std::int64_t rows_multiple(Dtype dtype) { return dtype == Dtype::bf16 ? 2 * kTileSide : kRows[kBlockVecs]; }
+#else
+constexpr std::int64_t kRowsWritten = 1;
+constexpr std::int64_t rows_multiple(Dtype) { return kRows[kBlockVecs]; }
+#endif
+
 /// Pieces of a head's queries: a few heads shall still make some dozens of items, a piece is at least `rows` queries.
 static std::int64_t split_queries(const AttentionParams& p, std::int64_t rows) {
   constexpr std::int64_t kItems = 32;
@@ -51,14 +65,14 @@ static std::int64_t split_queries(const AttentionParams& p, std::int64_t rows) {
 
 /// Cuts the queries into `splits` pieces of blocks of at most `max_rows`, and keys into tiles of at most `max_tile`.
 static Plan make_plan(const AttentionParams& p, std::int64_t splits, std::int64_t max_rows, std::int64_t whole_row, std::int64_t max_tile) {
-  const std::int64_t heads = p.B * p.H;
+  const std::int64_t heads = p.B * p.H, multiple = rows_multiple(p.dtype);
   Plan plan;
   plan.splits = splits;
-  plan.split_rows = round_up((p.L + plan.splits - 1) / plan.splits, kRows[kBlockVecs]);
+  plan.split_rows = round_up((p.L + plan.splits - 1) / plan.splits, multiple);
   plan.items = heads * plan.splits;
+  max_rows = round_up(max_rows, multiple);
   const std::int64_t blocks = (plan.split_rows + max_rows - 1) / max_rows;
-  plan.row_block = min(round_up(p.L, 2), round_up((plan.split_rows + blocks - 1) / max(1, blocks), kRows[kBlockVecs]));
-  if (plan.row_block < 1) plan.row_block = 1;
+  plan.row_block = max(multiple, min(round_up(p.L, multiple), round_up((plan.split_rows + blocks - 1) / max(1, blocks), multiple)));
   const std::int64_t tiles = p.Lk <= whole_row ? 1 : (p.Lk + max_tile - 1) / max_tile;
   plan.key_tile = round_up((p.Lk + tiles - 1) / tiles, kBlockColumns);
   return plan;

@@ -25,7 +25,7 @@ struct ForwardTwoBuffers : ForwardBuffers<C> {
       : ForwardBuffers<C>(p, plan, arena), t_row(kTwo == Two::signed_scores ? 0 : this->s_row) {
     if (kTwo == Two::two_scores) k2 = arena.take(round_up(p.Lk, kBlockColumns) * (p.D / C::kPair));
     if (kTwo == Two::two_scores) q2 = arena.take(plan.row_block * this->q_row);
-    if (kTwo == Two::two_values) v2 = arena.take((p.Lk + 1) / C::kPair * this->v_row);
+    if (kTwo == Two::two_values) v2 = arena.take(cells_of<C>(p.Lk) * this->v_row);
     if (kTwo == Two::two_values) o2 = arena.take(plan.row_block * this->v_row);
     t = arena.take(t_row ? plan.row_block * t_row : this->s_row);
     sum2 = arena.take(plan.row_block);
@@ -130,7 +130,7 @@ static void forward_two_piece(const AttentionParams& p, const Plan& plan, std::i
     for (std::int64_t i = 0; i < rows; ++i) {
       next.fetch(i0 + i);
       const TwoSums row =
-          weigh_row_two<C, kTwo>(m.s + i * m.s_row, m.t + i * m.t_row, visible_keys(p, i0 + i), vecs * kLanes, splat(p.scale), factor);
+          weigh_row_two<C, kTwo>(m.s + i * m.s_row, m.t + i * m.t_row, visible_keys(p, i0 + i), columns_of<C>(keys), splat(p.scale), factor);
       m.sum[i] = row.sum[0], m.sum2[i] = row.sum[1];
       const float stats[4] = {row.shift[0], __builtin_logf(row.sum[0]), row.shift[1], __builtin_logf(row.sum[1])};
       for (int n = 0; p.stats && n < 4; ++n) *stats_row(p, n, piece.b, piece.h, i0 + i) = stats[n];

@@ -5,6 +5,25 @@ namespace uvit::kernels::UVIT_ISA {
 
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+/// Cells of a sum over n values, and the columns of weights that one row of them fills.
+template <class C>
+constexpr std::int64_t cells_of(std::int64_t n) {
+  return round_up((n + C::kPair - 1) / C::kPair, C::kDepth);
+}
+template <class C>
+constexpr std::int64_t columns_of(std::int64_t n) {
+  return round_up(n, C::kDepth * C::kPair > kLanes ? C::kDepth * C::kPair : kLanes);
+}
+
+/// Length of the slices in which a sum over n cells is taken. Tiles: of equal length, as a short last one would load and store the result for a tile
+/// or two (257 keys are 129 cells).
+template <class C>
+constexpr std::int64_t slice_of(std::int64_t n) {
+  if (C::kDepth == 1) return kSlice;
+  const std::int64_t slices = n < 2 * kSlice ? 1 : n / kSlice;
+  return round_up(n / slices + 1, C::kDepth);
+}
+
 /// One head of a tensor: rows of `width` values.
 struct Matrix {
   const char* data;
@@ -35,13 +54,16 @@ static void pack_along(const Matrix& m, std::int64_t begin, std::int64_t rows, f
     for (std::int64_t c = 0; c < cells; c += kLanes) store(to + i * to_row + c, C::load_cells(m.row(begin + i), c, cells - c));
 }
 
-/// Operand b of a sum over rows: kPair rows a line of `to_row` (a multiple of kLanes, at least width) cells, zeros beyond the rows and the width.
+/// Operand b of a sum over rows: kPair rows a line of `to_row` (a multiple of kLanes, at least width) cells, zeros beyond the rows and the width:
+/// cells_of(rows) lines.
 template <class C>
 static void pack_across(const Matrix& m, std::int64_t begin, std::int64_t rows, float* to, std::int64_t to_row) {
   for (std::int64_t i = 0; i < rows; i += C::kPair, to += to_row) {
     const char* next = i + 1 < rows ? m.row(begin + i + 1) : nullptr;
     for (std::int64_t c = 0; c < to_row; c += kLanes) store(to + c, c < m.width ? C::load_pairs(m.row(begin + i), next, c, m.width - c) : Vec{});
   }
+  for (std::int64_t line = (rows + C::kPair - 1) / C::kPair; line % C::kDepth != 0; ++line, to += to_row)
+    for (std::int64_t c = 0; c < to_row; c += kLanes) store(to + c, Vec{});
 }
 
 #if UVIT_LANES == 16

@@ -1,4 +1,5 @@
-// The table of one instruction set. The including file defines UVIT_ISA, UVIT_LANES, UVIT_TABLE and, where there is one, UVIT_BF16_DOT.
+// The table of one instruction set. The including file defines UVIT_ISA, UVIT_LANES, UVIT_TABLE and, where there are such
+// instructions, UVIT_BF16_DOT and UVIT_TILES.
 #include "kernels/attention/cpu/isa/backward_two.h"
 
 namespace uvit::kernels {
@@ -8,7 +9,9 @@ namespace UVIT_ISA {
 template <class F>
 static void with_cells(const AttentionParams& p, F f) {
   if (p.dtype == Dtype::f32) return f(FloatCells<Dtype::f32>{});
-#ifdef UVIT_BF16_DOT
+#ifdef UVIT_TILES
+  f(TileCells{});
+#elif defined(UVIT_BF16_DOT)
   f(PairCells{});
 #else
   f(FloatCells<Dtype::bf16>{});
@@ -41,7 +44,10 @@ static void forward_of_kind(const AttentionParams& p, const Plan& plan, std::int
 }
 
 static void forward(const AttentionParams& p, const Plan& plan, std::int64_t item, float* scratch) {
-  with_cells(p, [&](auto cells) { forward_of_kind<decltype(cells)>(p, plan, item, scratch); });
+  with_cells(p, [&](auto cells) {
+    [[maybe_unused]] const typename decltype(cells)::Session session{};
+    forward_of_kind<decltype(cells)>(p, plan, item, scratch);
+  });
 }
 
 static std::size_t forward_scratch(const AttentionParams& p, const Plan& plan) {
@@ -86,7 +92,10 @@ static void backward_of_kind(const AttentionParams& p, const Plan& plan, std::in
 }
 
 static void backward(const AttentionParams& p, const Plan& plan, std::int64_t item, float* scratch, float* sums, double* weight_sums) {
-  with_cells(p, [&](auto cells) { backward_of_kind<decltype(cells)>(p, plan, item, scratch, sums, weight_sums); });
+  with_cells(p, [&](auto cells) {
+    [[maybe_unused]] const typename decltype(cells)::Session session{};
+    backward_of_kind<decltype(cells)>(p, plan, item, scratch, sums, weight_sums);
+  });
 }
 
 static std::size_t backward_scratch(const AttentionParams& p, const Plan& plan) {
