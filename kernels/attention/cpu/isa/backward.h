@@ -82,23 +82,24 @@ struct BackwardBuffers {
   void add_to_keys(const float* weights, std::int64_t rows, std::int64_t tile, const float* lines, std::int64_t width, float* to) const {
     const std::int64_t depth = (rows + C::kPair - 1) / C::kPair;
     constexpr std::int64_t kAhead = kKeysAhead<C>;
-    for (std::int64_t k = 0; k < tile; k += kAhead) {
-      const std::int64_t next = k + kAhead;
+    for (std::int64_t at = 0; at < tile; at += kAhead) {
+      const std::int64_t next = at + kAhead;
       if (next < tile) {
         fetch_block(weights + next, depth, C::kPair * s_row, min(kAhead, tile - next));
         fetch_block(to + next * width, min(kAhead, tile - next), width, width);
       }
-      multiply_rows<C>(min(kAhead, tile - k), width / kLanes, depth, weights + k, 1, C::kPair * s_row, lines, width, to + k * width, width, true);
+      multiply_rows<C>(min(kAhead, tile - at), width / kLanes, depth, weights + at, 1, C::kPair * s_row, lines, width, to + at * width, width, true);
     }
   }
   /// to [rows, d_row] (+)= weights keys, weights with cells along the rows.
   void add_to_queries(const float* weights, std::int64_t rows, std::int64_t k0, std::int64_t tile, const float* keys, float* to) const {
     const std::int64_t depth = (tile + C::kPair - 1) / C::kPair, slice = slice_of<C>(depth);
     keys += k0 / C::kPair * d_row;
-    for (std::int64_t k = 0; k < depth; k += slice) {
-      const std::int64_t next = k + slice;
+    for (std::int64_t at = 0; at < depth; at += slice) {
+      const std::int64_t next = at + slice;
       if (next < depth) fetch_block(weights + next, rows, ds_row(), min(slice, depth - next));
-      multiply_rows<C>(rows, d_row / kLanes, min(slice, depth - k), weights + k, ds_row(), 1, keys + k * d_row, d_row, to, d_row, k0 > 0 || k > 0);
+      multiply_rows<C>(rows, d_row / kLanes, min(slice, depth - at), weights + at, ds_row(), 1, keys + at * d_row, d_row, to, d_row,
+                       k0 > 0 || at > 0);
     }
   }
 };
