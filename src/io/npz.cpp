@@ -10,6 +10,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/printable.h"
 #include "io/zip_archive.h"
 
 namespace uvit {
@@ -192,7 +193,7 @@ TensorFile read_npz(const std::filesystem::path& path) {
     }
     return file;
   } catch (const Error& error) {
-    throw Error(fmt::format("cannot read {} as .npz: {}{}", path.string(), member, error.what()));
+    throw Error(fmt::format("cannot read {} as .npz: {}{}", path.string(), printable(member), printable(error.what())));
   }
 }
 
@@ -201,7 +202,7 @@ HostTensor read_npy(const std::filesystem::path& path) {
   try {
     return parse_npy(std::as_bytes(std::span(text)));
   } catch (const Error& error) {
-    throw Error(fmt::format("cannot read {} as .npy: {}", path.string(), error.what()));
+    throw Error(fmt::format("cannot read {} as .npy: {}", path.string(), printable(error.what())));
   }
 }
 
@@ -224,7 +225,7 @@ void write_npz(const std::filesystem::path& path, const TensorFile& file) {
       arrays.push_back(make_npy(tensor));
     }
   } catch (const Error& error) {
-    throw Error(fmt::format("cannot write {}: array {}: {}", path.string(), member, error.what()));
+    throw Error(fmt::format("cannot write {}: array {}: {}", path.string(), printable(member), printable(error.what())));
   }
   std::vector<ZipMember> members;
   for (std::size_t i = 0; i < arrays.size(); ++i)

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/name_table.h"
+#include "core/printable.h"
 #include "io/pickle.h"
 #include "io/zip_archive.h"
 
@@ -179,7 +180,7 @@ PthValue read_pth(const std::filesystem::path& path) {
   try {
     return read_checked(path);
   } catch (const Error& error) {
-    throw Error(fmt::format("cannot read {} as a torch.save file: {}", path.string(), error.what()));
+    throw Error(fmt::format("cannot read {} as a torch.save file: {}", path.string(), printable(error.what())));
   }
 }
 
@@ -197,7 +198,7 @@ TensorFile read_pth_state_dict(const std::filesystem::path& path) {
     if (file.tensors.empty()) throw Error("its dict is empty");
     return file;
   } catch (const Error& error) {
-    throw Error(fmt::format("cannot read {} as a state dict: {}", path.string(), error.what()));
+    throw Error(fmt::format("cannot read {} as a state dict: {}", path.string(), printable(error.what())));
   }
 }
 

@@ -12,6 +12,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/printable.h"
 #include "io/file_descriptor.h"
 
 namespace uvit {
@@ -196,7 +197,7 @@ TensorFile read_safetensors(const std::filesystem::path& path) {
   try {
     return read_checked(file);
   } catch (const Error& error) {
-    throw Error(fmt::format("cannot read {} as safetensors: {}", path.string(), error.what()));
+    throw Error(fmt::format("cannot read {} as safetensors: {}", path.string(), printable(error.what())));
   }
 }
 
@@ -211,7 +212,7 @@ SafetensorsReader::SafetensorsReader(const std::filesystem::path& path) : state_
   try {
     state_->layout = read_layout(state_->file);
   } catch (const Error& error) {
-    throw Error(fmt::format("cannot read {} as safetensors: {}", path.string(), error.what()));
+    throw Error(fmt::format("cannot read {} as safetensors: {}", path.string(), printable(error.what())));
   }
 }
 
