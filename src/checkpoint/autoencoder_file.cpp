@@ -156,6 +156,19 @@ std::shared_ptr<AutoencoderKL> load_autoencoder(const fs::path& path, std::optio
   }
 }
 
+std::function<at::Tensor(const at::Tensor&)> make_latent_decoder(const fs::path& autoencoder, double scale_factor, at::Device device) {
+  if (autoencoder.empty()) throw Error("the model draws latents: name the autoencoder that decodes them with data.autoencoder (or --autoencoder)");
+  auto decoder = load_autoencoder(autoencoder, scale_factor);
+  decoder->to(device);
+  return [decoder, device](const at::Tensor& latents) {
+    constexpr std::int64_t kRows = 4;  // images decoded at a time: the decoder's widest layers take hundreds of MiB an image of 512 x 512
+    std::vector<at::Tensor> images;
+    for (std::int64_t first = 0; first < latents.size(0); first += kRows)
+      images.push_back(decoder->decode(latents.narrow(0, first, std::min(kRows, latents.size(0) - first)).to(device)).to(at::kCPU, at::kFloat));
+    return at::cat(images);
+  };
+}
+
 void save_autoencoder(const fs::path& path, const AutoencoderKL& autoencoder) {
   TensorFile file = to_tensor_file(named_parameters(autoencoder));
   file.metadata = {{"format", "pt"}, {"scale_factor", fmt::format("{}", autoencoder.options().scale_factor)}};

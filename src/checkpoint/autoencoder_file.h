@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -19,6 +20,10 @@ AutoencoderOptions infer_autoencoder_options(const TensorFile& file);
 /// @param scale_factor  over what the file says: its metadata "scale_factor", or "scaling_factor" in the config.json beside it, else 0.18215
 /// Throws Error naming the file.
 std::shared_ptr<AutoencoderKL> load_autoencoder(const std::filesystem::path& path, std::optional<double> scale_factor = std::nullopt);
+
+/// Decodes latents [B, c, h, w] on `device`, a few rows at a time so that memory stays bounded; the chunks are fixed, so the image in a row is bit-equal
+/// whatever the others are. Throws Error where no autoencoder is named.
+std::function<at::Tensor(const at::Tensor&)> make_latent_decoder(const std::filesystem::path& autoencoder, double scale_factor, at::Device device);
 
 /// Writes weights (official names) and scale factor as .safetensors.
 void save_autoencoder(const std::filesystem::path& path, const AutoencoderKL& autoencoder);
