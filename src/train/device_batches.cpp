@@ -19,13 +19,13 @@ TrainingBatch DeviceBatches::next() {
   c10::Event copied(device_.type());
   {
     const c10::StreamGuard on_side(*side_);
-    for (at::Tensor* tensor : {&batch.x0, &batch.eps, &batch.labels}) {
+    for (at::Tensor* tensor : {&batch.x0, &batch.eps, &batch.labels, &batch.context}) {
       if (tensor->defined()) *tensor = to_device(*tensor, device_);
     }
     copied.record(*side_);
   }
   copied.block(current);
-  for (at::Tensor* tensor : {&batch.x0, &batch.eps, &batch.labels}) {
+  for (at::Tensor* tensor : {&batch.x0, &batch.eps, &batch.labels, &batch.context}) {
     if (tensor->defined()) tensor->record_stream(current);  // its memory goes back to the side stream only behind the step
   }
   return batch;

@@ -27,11 +27,34 @@ WeightsInPlace::~WeightsInPlace() {
   for (std::size_t i = 0; i < parameters_.size(); ++i) parameters_[i].second.set_data(kept_[i]);
 }
 
-Network bind_network(UViT& model, const std::string& precision, const at::Tensor& labels) {
-  return [&model, precision, labels](const at::Tensor& x, const at::Tensor& network_time) {
+Network bind_network(UViT& model, const std::string& precision, const at::Tensor& labels, const at::Tensor& context) {
+  return [&model, precision, labels, context](const at::Tensor& x, const at::Tensor& network_time) {
     const AutocastGuard autocast(precision, x.device().type());
-    return model.forward(x, network_time, labels);
+    return model.forward(x, network_time, labels, context);
   };
+}
+
+namespace {
+
+/// Latents, one draw of each posterior.
+at::Tensor read_latents(const Dataset& dataset, const std::vector<std::int64_t>& positions, std::uint64_t seed) {
+  at::Tensor latents = torch::empty({static_cast<std::int64_t>(positions.size()), dataset.channels(), dataset.height(), dataset.width()}, torch::kFloat32);
+  const std::int64_t values = dataset.channels() * dataset.height() * dataset.width();
+  for (std::size_t i = 0; i < positions.size(); ++i)
+    dataset.read_values(positions[i], {.seed = seed, .sample = static_cast<std::uint64_t>(positions[i])},
+                        {latents.data_ptr<float>() + static_cast<std::int64_t>(i) * values, static_cast<std::size_t>(values)});
+  return latents;
+}
+
+}  // namespace
+
+at::Tensor read_contexts(const Dataset& dataset, const std::vector<std::int64_t>& positions) {
+  at::Tensor contexts = torch::empty({static_cast<std::int64_t>(positions.size()), dataset.context_tokens(), dataset.context_dim()}, torch::kFloat32);
+  const std::int64_t values = dataset.context_tokens() * dataset.context_dim();
+  for (std::size_t i = 0; i < positions.size(); ++i)
+    dataset.read_context(positions[i], {.noise = false},
+                         {contexts.data_ptr<float>() + static_cast<std::int64_t>(i) * values, static_cast<std::size_t>(values)});
+  return contexts;
 }
 
 HeldOut::HeldOut(const Config& config) : config_(config) {
@@ -43,7 +66,7 @@ HeldOut::HeldOut(const Config& config) : config_(config) {
     const std::int64_t position = i * dataset->size() / wanted;  // spread over the split: a folder's images lie class by class
     const std::size_t place = positions_.size() * static_cast<std::size_t>(values);
     try {
-      dataset->read(position, std::span(pixels).subspan(place, static_cast<std::size_t>(values)));
+      if (!dataset->latent()) dataset->read(position, std::span(pixels).subspan(place, static_cast<std::size_t>(values)));
     } catch (const Error& error) {
       if (config.data.on_error != "skip") throw;
       spdlog::warn("held-out image left out: {}", error.what());
@@ -54,6 +77,11 @@ HeldOut::HeldOut(const Config& config) : config_(config) {
   }
   if (positions_.empty()) throw Error("the test split has no image for the held-out loss: set train.eval_every = 0 to train without it");
   const auto n = static_cast<std::int64_t>(positions_.size());
+  if (config.model.context_dim > 0) contexts_ = read_contexts(*dataset, positions_);
+  if (dataset->latent()) {
+    images_ = read_latents(*dataset, positions_, config.train.seed);
+    return;
+  }
   images_ = torch::empty({n, dataset->channels(), dataset->height(), dataset->width()}, torch::kUInt8);
   std::copy_n(pixels.begin(), n * values, images_.data_ptr<std::uint8_t>());
 }
@@ -68,7 +96,8 @@ double HeldOut::loss(UViT& model, const Schedule& schedule, const Parameterisati
   double sum = 0;
   for (std::int64_t first = 0; first < n; first += micro) {
     const std::int64_t size = std::min(micro, n - first);
-    const at::Tensor x0 = images_.narrow(0, first, size).to(torch::kFloat32).div_(127.5).sub_(1);
+    const at::Tensor images = images_.narrow(0, first, size);
+    const at::Tensor x0 = images.scalar_type() == torch::kUInt8 ? images.to(torch::kFloat32).div_(127.5).sub_(1) : images;
     at::Tensor eps = torch::empty_like(x0);
     std::vector<double> t;
     for (std::int64_t i = 0; i < size; ++i) {
@@ -80,7 +109,8 @@ double HeldOut::loss(UViT& model, const Schedule& schedule, const Parameterisati
     at::Tensor labels;
     if (config_.data.num_classes > 0)
       labels = torch::tensor(std::vector<std::int64_t>(labels_.begin() + first, labels_.begin() + first + size), torch::kInt64).to(device);
-    const Network network = bind_network(model, config_.train.precision, labels);
+    const at::Tensor context = contexts_.defined() ? contexts_.narrow(0, first, size).to(device) : at::Tensor();
+    const Network network = bind_network(model, config_.train.precision, labels, context);
     sum += diffusion_loss(network, x0.to(device), eps.to(device), t, schedule, parameterisation, weighting).sum(torch::kFloat64).item<double>();
   }
   return sum / static_cast<double>(n);

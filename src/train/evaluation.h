@@ -35,12 +35,16 @@ class HeldOut {
 
  private:
   Config config_;
-  at::Tensor images_;                ///< uint8 [N, C, H, W]
+  at::Tensor images_;                ///< [N, C, H, W]: uint8 pixels, or float32 latents
+  at::Tensor contexts_;              ///< [N, tokens, dim]; undefined for a model without context
   std::vector<std::int64_t> labels_;
   std::vector<std::int64_t> positions_;  ///< place of each image in the test split
 };
 
-/// The network of one micro-batch as the loss wants it: labels bound, run under autocast of `precision`.
-Network bind_network(UViT& model, const std::string& precision, const at::Tensor& labels);
+/// Contexts of these images' first captions, [n, tokens, dim] float32.
+at::Tensor read_contexts(const Dataset& dataset, const std::vector<std::int64_t>& positions);
+
+/// The network of one micro-batch as the loss wants it: labels and context bound, run under autocast of `precision`.
+Network bind_network(UViT& model, const std::string& precision, const at::Tensor& labels, const at::Tensor& context = {});
 
 }  // namespace uvit

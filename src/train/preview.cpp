@@ -2,22 +2,34 @@
 
 #include <fmt/format.h>
 
+#include "checkpoint/autoencoder_file.h"
 #include "core/atomic_file.h"
 #include "data/image_io.h"
 #include "samplers/generate.h"
+#include "train/evaluation.h"
 #include "train/preview.h"
 
 namespace uvit {
 
 namespace fs = std::filesystem;
 
-fs::path write_preview(UViT& model, const Config& config, const fs::path& run, std::int64_t step, const std::string& profile, EventFile& events) {
+fs::path write_preview(UViT& model, const Config& config, const fs::path& run, std::int64_t step, const std::string& profile, EventFile& events,
+                       const Dataset& dataset) {
   const auto [rows, columns] = config.sample.grid;
   GenerateRequest request;
   for (std::int64_t i = 0; i < rows * columns; ++i) {
     request.seeds.push_back(config.sample.seed + static_cast<std::uint64_t>(i));
     if (config.data.num_classes > 0) request.labels.push_back(i % config.data.num_classes);
   }
+  if (config.model.context_dim > 0) {
+    std::vector<std::int64_t> positions;
+    for (std::int64_t i = 0; i < rows * columns; ++i) positions.push_back(i * dataset.size() / (rows * columns));
+    request.contexts = read_contexts(dataset, positions);
+    request.empty_context = torch::empty({config.model.context_tokens, config.model.context_dim}, torch::kFloat32);
+    dataset.read_empty_context({request.empty_context.data_ptr<float>(), static_cast<std::size_t>(request.empty_context.numel())});
+  }
+  if (dataset.latent())
+    request.decode = make_latent_decoder(config.data.autoencoder, config.data.scale_factor, model.parameters().front().device());
   std::vector<Image> images(request.seeds.size());
   generate(model, config, request, [&](std::size_t index, const at::Tensor& sample) {
     const at::Tensor values = sample.to(torch::kCPU, torch::kFloat32).contiguous();

@@ -41,9 +41,22 @@ std::int64_t set_threads(const TrainConfig& train) {
 /// What the configuration asks for and training cannot do, found before the first step.
 void check_trainable(const Config& config) {
   validate(config);
-  if (config.model.context_dim > 0) throw Error("model.context_dim > 0: no dataset of the table gives context tokens to train with; set it to 0");
-  if (config.train.sample_every > 0 && config.sample.guidance_scale != 1.0 && (config.data.num_classes == 0 || config.diffusion.label_dropout == 0))
+  const bool conditional = config.data.num_classes > 0 || config.model.context_dim > 0;
+  if (config.train.sample_every > 0 && config.sample.guidance_scale != 1.0 && (!conditional || config.diffusion.label_dropout == 0))
     throw Error("sample.guidance_scale is not 1, but training is without label dropout: set diffusion.label_dropout, or sample.guidance_scale = 1");
+}
+
+/// What the dataset must have for the model that is asked for, and the preview for the dataset.
+void check_data(const Config& config, const Dataset& dataset) {
+  const ModelConfig& model = config.model;
+  if (model.context_dim > 0 && (dataset.context_tokens() != model.context_tokens || dataset.context_dim() != model.context_dim))
+    throw Error(dataset.context_tokens() == 0
+                    ? fmt::format("model.context_dim = {}, but {} has no captions: add them with `uvit encode-text`, or set it to 0", model.context_dim,
+                                  config.data.path)
+                    : fmt::format("the captions of {} are {} tokens of width {}: set model.context_tokens and model.context_dim to that", config.data.path,
+                                  dataset.context_tokens(), dataset.context_dim()));
+  if (dataset.latent() && config.train.sample_every > 0 && config.data.autoencoder.empty())
+    throw Error("sample grids of latents need data.autoencoder: name it, or set train.sample_every = 0");
 }
 
 bool is_due(std::int64_t every, std::int64_t step) { return every > 0 && step % every == 0; }
@@ -118,6 +131,7 @@ Trainer::Trainer(const TrainRequest& request)
       optimizer_(config_.optimizer, parameters_),
       loss_scale_(config_.train.precision == "fp16"),
       loss_sum_(at::zeros({}, at::TensorOptions(device_).dtype(at::kDouble))) {
+  check_data(config_, *dataset_);
   prepare_run_folder(run_, request.resume);
   if (config_.train.eval_every > 0) held_out_.emplace(config_);
   for (double rate : config_.train.ema_decay) emas_.emplace_back(rate, parameters_);
@@ -217,9 +231,11 @@ at::Tensor Trainer::forward_backward(const TrainingBatch& batch) {
   for (std::int64_t first = 0; first < n; first += micro) {
     const std::int64_t size = std::min(micro, n - first);
     const at::Tensor labels = batch.labels.defined() ? batch.labels.narrow(0, first, size) : at::Tensor();
+    const at::Tensor context = batch.context.defined() ? batch.context.narrow(0, first, size) : at::Tensor();
     const std::vector<double> t(batch.t.begin() + first, batch.t.begin() + first + size);
-    const at::Tensor losses = diffusion_loss(bind_network(model_, config_.train.precision, labels), batch.x0.narrow(0, first, size),
-                                          batch.eps.narrow(0, first, size), t, *schedule_, parameterisation_, find_weighting(config_.diffusion.weighting));
+    const at::Tensor losses = diffusion_loss(bind_network(model_, config_.train.precision, labels, context), batch.x0.narrow(0, first, size),
+                                             batch.eps.narrow(0, first, size), t, *schedule_, parameterisation_,
+                                             find_weighting(config_.diffusion.weighting));
     const at::Tensor total = losses.sum();
     (total * (loss_scale_.value() / static_cast<double>(n))).backward();
     sum += total.detach();
@@ -258,7 +274,7 @@ void Trainer::log(const Step& step, double images_per_second, double data_wait, 
 void Trainer::preview() {
   const WeightsInPlace weights(parameters_, emas_.front().parameters());  // the weights that sampling uses
   const torch::NoGradGuard no_grad;
-  write_preview(model_, config_, run_, step_, fmt::format("ema_{}", emas_.front().profile()), metrics_->events());
+  write_preview(model_, config_, run_, step_, fmt::format("ema_{}", emas_.front().profile()), metrics_->events(), *dataset_);
 }
 
 void Trainer::save(const std::optional<double>& eval_loss) {

@@ -29,7 +29,7 @@ LoaderOptions loader_options(const Config& config, std::int64_t first_sample) {
   return options;
 }
 
-TrainingBatch draw(const Batch& images, const Config& config, const Schedule& schedule) {
+TrainingBatch draw(const Batch& images, const Config& config, const Schedule& schedule, const std::vector<float>& empty_context) {
   const auto n = static_cast<std::int64_t>(images.indexes.size());
   const std::uint64_t seed = config.train.seed;
   TrainingBatch batch;
@@ -41,15 +41,21 @@ TrainingBatch draw(const Batch& images, const Config& config, const Schedule& sc
   std::copy(images.images.begin(), images.images.end(), batch.x0.data_ptr<float>());
   if (config.data.num_classes > 0) batch.labels = torch::empty({n}, options.dtype(torch::kInt64));
 
+  if (config.model.context_dim > 0) {
+    batch.context = torch::empty({n, config.model.context_tokens, config.model.context_dim}, options);
+    std::copy(images.contexts.begin(), images.contexts.end(), batch.context.data_ptr<float>());
+  }
+
   const std::int64_t values = batch.x0.numel() / n;
   const TimeLaw law(config.diffusion, schedule);
   for (std::int64_t i = 0; i < n; ++i) {
     const auto sample = static_cast<std::uint64_t>(images.first_sample + i);
     batch.t.push_back(law(stratified_draw(RandomStream(seed, RandomPurpose::t, sample).uniform(), sample, config)));
     RandomStream(seed, RandomPurpose::noise, sample).fill_normal({batch.eps.data_ptr<float>() + i * values, static_cast<std::size_t>(values)});
-    if (!batch.labels.defined()) continue;
     const bool dropped = RandomStream(seed, RandomPurpose::label_drop, sample).uniform() < config.diffusion.label_dropout;
-    batch.labels.data_ptr<std::int64_t>()[i] = dropped ? config.data.num_classes : images.labels[static_cast<std::size_t>(i)];
+    if (batch.labels.defined()) batch.labels.data_ptr<std::int64_t>()[i] = dropped ? config.data.num_classes : images.labels[static_cast<std::size_t>(i)];
+    if (batch.context.defined() && dropped)
+      std::copy(empty_context.begin(), empty_context.end(), batch.context.data_ptr<float>() + i * static_cast<std::int64_t>(empty_context.size()));
   }
   return batch;
 }
@@ -58,12 +64,16 @@ TrainingBatch draw(const Batch& images, const Config& config, const Schedule& sc
 
 struct TrainingBatches::State {
   State(const Dataset& dataset, const Config& config_, const Schedule& schedule_, std::int64_t first_sample)
-      : config(config_), schedule(schedule_), loader(dataset, loader_options(config_, first_sample)) {}
+      : config(config_), schedule(schedule_), loader(dataset, loader_options(config_, first_sample)) {
+    if (config.model.context_dim == 0) return;
+    empty_context.resize(static_cast<std::size_t>(config.model.context_tokens * config.model.context_dim));
+    dataset.read_empty_context(empty_context);
+  }
 
   void run() {
     try {
       while (true) {
-        TrainingBatch batch = draw(loader.next(), config, schedule);
+        TrainingBatch batch = draw(loader.next(), config, schedule, empty_context);
         std::unique_lock lock(mutex);
         changed.wait(lock, [&] { return ready.size() < kReady || stopped; });
         if (stopped) return;
@@ -79,6 +89,7 @@ struct TrainingBatches::State {
 
   const Config config;
   const Schedule& schedule;
+  std::vector<float> empty_context;  // [tokens, dim]; empty for a model without context
   DataLoader loader;
   std::mutex mutex;
   std::condition_variable changed;

@@ -12,10 +12,11 @@ namespace uvit {
 
 /// One global batch with everything that is drawn for it.
 struct TrainingBatch {
-  at::Tensor x0;          ///< [B, C, H, W] float32 in [-1, 1]
+  at::Tensor x0;          ///< [B, C, H, W] float32 in [-1, 1], or latents
   at::Tensor eps;         ///< [B, C, H, W] float32, standard normal
   std::vector<double> t;  ///< [B] diffusion time
   at::Tensor labels;      ///< [B] int64 with dropped labels replaced by the null label K; undefined without classes
+  at::Tensor context;     ///< [B, tokens, dim] float32 with dropped captions replaced by the empty text's; undefined without context tokens
 };
 
 /// An endless stream of training batches, made ahead of time in a thread of its own: the loader's images with t, noise and label dropout, each drawn
