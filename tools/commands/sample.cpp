@@ -62,9 +62,12 @@ void run(const Arguments& arguments) {
   if (!arguments.grid.empty()) grid = parse_grid(arguments.grid);
   if (arguments.count < 0) throw UsageError("-n: must be at least 1");
   LoadedModel loaded = load_for_sampling(arguments.sampling);
-  const auto [rows, columns] = arguments.grid.empty() ? loaded.config.sample.grid : grid;
+  auto [rows, columns] = arguments.grid.empty() ? loaded.config.sample.grid : grid;
+  const auto prompts = static_cast<std::int64_t>(read_prompts(arguments.sampling).size());
+  if (prompts > 0 && arguments.grid.empty()) rows = prompts;  // one row a prompt
   const std::int64_t count = arguments.count > 0 ? arguments.count : rows * columns;
-  const GenerateRequest request = make_request(loaded, count, parse_classes(arguments.classes, loaded));
+  GenerateRequest request = make_request(loaded, count, parse_classes(arguments.classes, loaded));
+  add_prompts(arguments.sampling, loaded, request);
   if (!arguments.images.empty()) make_directories(arguments.images);
 
   std::vector<Image> shown;

@@ -5,11 +5,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "attention/device.h"
+#include "checkpoint/autoencoder_file.h"
+#include "config/keys.h"
+#include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/name_table.h"
 #include "core/progress.h"
+#include "data/dataset.h"
+#include "train/text_context.h"
 
 namespace uvit {
 
@@ -24,13 +30,40 @@ void SamplingOptions::add_to(CLI::App& command) {
   command.add_option("--precision", precision, "fp32, bf16 or fp16");
   command.add_option("--device", device, "cpu or cuda");
   command.add_option("--threads", threads, "CPU threads; 0: all");
+  command.add_option("--guide", guide, "Autoguidance: a worse checkpoint of the same data (earlier, smaller, a twin), which guidance leads away from");
+  command.add_option("--set", overrides, "sample.KEY=VALUE over the run's [sample], for instance sample.eta=1 (keys: uvit train --help-keys)");
+  command.add_option("--autoencoder", autoencoder, "Decodes latents (default: data.autoencoder of the run)");
+  command.add_option("--prompt", prompts, "A text to draw, for a model with context tokens; may be given often")->expected(1)->take_all();
+  command.add_option("--prompts", prompt_file, "File of prompts, one a line");
+  command.add_option("--text-encoder", text_encoder, "CLIP text encoder for prompts (default: data.text_encoder of the run)");
+  command.add_option("--vocabulary", vocabulary, "Its vocabulary (default: data.vocabulary of the run)");
   command.add_flag("--raw-weights", raw_weights, "The weights of the last step instead of their moving average");
 }
+
+namespace {
+
+/// The guide with the weights of its moving average, on the model's device. A run folder knows its configuration; a bare weight file takes the model's.
+std::shared_ptr<LoadedModel> load_guide(const std::string& path, const LoadedModel& loaded) {
+  std::optional<Config> config;
+  if (!std::filesystem::is_directory(path)) config = loaded.config;
+  auto guide = std::make_shared<LoadedModel>(load_model(path, true, config));
+  guide->model->to(torch::Device(loaded.config.train.device));
+  return guide;
+}
+
+Config with_overrides(const Config& config, const std::vector<std::string>& overrides) {
+  for (const std::string& one : overrides)
+    if (!one.starts_with("sample.")) throw UsageError(fmt::format("--set {}: only keys of [sample] can be set for a trained model", one));
+  return overrides.empty() ? config : parse_config(to_toml(config), "the checkpoint's configuration", overrides);
+}
+
+}  // namespace
 
 LoadedModel load_for_sampling(const SamplingOptions& options) {
   std::optional<Config> config;
   if (!options.config.empty()) config = load_config(options.config);
   LoadedModel loaded = load_model(options.checkpoint, !options.raw_weights, config);
+  loaded.config = with_overrides(loaded.config, options.overrides);
   SampleConfig& sample = loaded.config.sample;
   if (options.num_steps) sample.num_steps = *options.num_steps;
   if (options.guidance_scale) sample.guidance_scale = *options.guidance_scale;
@@ -39,10 +72,14 @@ LoadedModel load_for_sampling(const SamplingOptions& options) {
   if (options.batch_size) sample.batch_size = *options.batch_size;
   if (options.precision) sample.precision = *options.precision;
   if (options.device) loaded.config.train.device = *options.device;
+  if (!options.autoencoder.empty()) loaded.config.data.autoencoder = options.autoencoder;
+  if (!options.text_encoder.empty()) loaded.config.data.text_encoder = options.text_encoder;
+  if (!options.vocabulary.empty()) loaded.config.data.vocabulary = options.vocabulary;
   validate(loaded.config);
   const std::int64_t threads = options.threads.value_or(loaded.config.train.threads);
   if (threads > 0) at::set_num_threads(static_cast<int>(threads));
   loaded.model->to(select_device(loaded.config.train.device));
+  if (!options.guide.empty()) loaded.guide = load_guide(options.guide, loaded);
   return loaded;
 }
 
@@ -68,9 +105,44 @@ std::vector<std::int64_t> parse_classes(const std::vector<std::string>& words, c
   return classes;
 }
 
+std::vector<std::string> read_prompts(const SamplingOptions& options) {
+  std::vector<std::string> prompts = options.prompts;
+  if (options.prompt_file.empty()) return prompts;
+  std::istringstream lines(read_file(options.prompt_file));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (!line.empty()) prompts.push_back(line);
+  }
+  return prompts;
+}
+
+void add_prompts(const SamplingOptions& options, const LoadedModel& loaded, GenerateRequest& request) {
+  const DataConfig& data = loaded.config.data;
+  const std::vector<std::string> prompts = read_prompts(options);
+  const ModelConfig& model = loaded.config.model;
+  if (model.context_dim == 0) {
+    if (!prompts.empty()) throw Error("--prompt: this model was trained without text; it has no context tokens");
+    return;
+  }
+  if (prompts.empty()) throw Error("this model draws what a text says: give --prompt or --prompts");
+  if (data.text_encoder.empty() || data.vocabulary.empty())
+    throw Error("prompts need the text encoder and its vocabulary: give --text-encoder and --vocabulary (or data.text_encoder and data.vocabulary)");
+  TextContext context(data.text_encoder, data.vocabulary, model.context_tokens, loaded.config.train.device);
+  const at::Tensor encoded = context.encode(prompts);
+  const auto images = static_cast<std::int64_t>(request.seeds.size()), texts = static_cast<std::int64_t>(prompts.size());
+  std::vector<std::int64_t> rows;
+  for (std::int64_t i = 0; i < images; ++i) rows.push_back(std::min(i * texts / std::max(images, texts), texts - 1));
+  request.contexts = encoded.index_select(0, at::tensor(rows, at::kLong));
+  request.empty_context = context.encode({""})[0];
+}
+
 GenerateRequest make_request(const LoadedModel& loaded, std::int64_t n, const std::vector<std::int64_t>& classes) {
   const std::int64_t count = loaded.config.data.num_classes;
   GenerateRequest request;
+  const DataConfig& data = loaded.config.data;
+  if (is_latent_dataset(data.dataset))
+    request.decode = make_latent_decoder(data.autoencoder, data.scale_factor, loaded.model->parameters().front().device());
+  if (loaded.guide) request.guide = {loaded.guide->model.get(), loaded.guide->config};
   for (std::int64_t i = 0; i < n; ++i) {
     request.seeds.push_back(loaded.config.sample.seed + static_cast<std::uint64_t>(i));
     if (count > 0) request.labels.push_back(classes.empty() ? i % count : classes[static_cast<std::size_t>(i) % classes.size()]);
@@ -78,31 +150,48 @@ GenerateRequest make_request(const LoadedModel& loaded, std::int64_t n, const st
   return request;
 }
 
+Image to_image(const at::Tensor& sample) {
+  const at::Tensor x = sample.to(at::kCPU, at::kFloat).contiguous();
+  Image image{x.size(0), x.size(1), x.size(2), {}};
+  image.pixels = quantise({x.const_data_ptr<float>(), static_cast<std::size_t>(x.numel())});
+  return image;
+}
+
+at::Tensor read_as_sample(const std::string& path, const LoadedModel& loaded) {
+  const UViTOptions& o = loaded.model->options();
+  const Image image = resize_and_center_crop(read_image(path, o.channels), o.height, o.width);
+  return at::tensor(at::ArrayRef<std::uint8_t>(image.pixels)).to(at::kFloat).view({o.channels, o.height, o.width}).div(127.5).sub(1);
+}
+
 GenerateReport draw(LoadedModel& loaded, const GenerateRequest& request, const std::function<void(std::size_t, const Image&)>& sink) {
   Progress progress("sample", static_cast<std::int64_t>(request.seeds.size()), "images");
   return generate(
       *loaded.model, loaded.config, request,
-      [&](std::size_t index, const at::Tensor& sample) {
-        const at::Tensor x = sample.to(at::kCPU, at::kFloat).contiguous();
-        Image image{x.size(0), x.size(1), x.size(2), {}};
-        image.pixels = quantise({x.const_data_ptr<float>(), static_cast<std::size_t>(x.numel())});
-        sink(index, image);
-      },
+      [&](std::size_t index, const at::Tensor& sample) { sink(index, to_image(sample)); },
       [&](std::int64_t done) { progress.update(done); });
 }
 
 std::map<std::string, std::string> sampling_recipe(const LoadedModel& loaded, const GenerateReport& report) {
   const SampleConfig& sample = loaded.config.sample;
-  return {{"weights", loaded.weights},
-          {"weights_hash", loaded.weights_hash},
-          {"step", std::to_string(loaded.step)},
-          {"solver", sample.solver},
-          {"num_steps", std::to_string(sample.num_steps)},
-          {"nfe", std::to_string(report.nfe)},
-          {"guidance_scale", fmt::format("{} (w = {:g})", sample.guidance_scale, sample.guidance_scale - 1)},
-          {"precision", sample.precision},
-          {"device", loaded.config.train.device},
-          {"batch_size", std::to_string(sample.batch_size)}};
+  std::map<std::string, std::string> recipe = {
+      {"weights", loaded.weights},
+      {"weights_hash", loaded.weights_hash},
+      {"step", std::to_string(loaded.step)},
+      {"solver", sample.solver},
+      {"num_steps", std::to_string(sample.num_steps)},
+      {"nfe", std::to_string(report.nfe)},
+      {"guidance_scale", fmt::format("{} (w = {:g})", sample.guidance_scale, sample.guidance_scale - 1)},
+      {"precision", sample.precision},
+      {"device", loaded.config.train.device},
+      {"batch_size", std::to_string(sample.batch_size)}};
+  if (loaded.guide) recipe.insert({{"guide", loaded.guide->weights}, {"guide_hash", loaded.guide->weights_hash}});
+  const Config defaults;
+  for (const ConfigKey& key : config_keys()) {
+    const std::string name(key.name), value = format_field(key, loaded.config);
+    if (key.section != "sample" || name == "seed" || name == "grid" || name == "ema" || recipe.count(name) > 0) continue;
+    if (value != format_field(key, defaults)) recipe.insert({name, value});
+  }
+  return recipe;
 }
 
 }  // namespace uvit
