@@ -14,6 +14,7 @@ endfunction()
 uvit_script_test(command_line 300)
 uvit_script_test(bad_input 600)
 uvit_script_test(readme_commands 1200)
+uvit_script_test(latents 600)
 
 # The attention operator as Python sees it, with the PyTorch that the program was built with.
 if(TARGET test_attention)
