@@ -76,6 +76,10 @@ int main(int argc, char** argv) {
   uvit::add_report_command(app);
   uvit::add_info_command(app);
   uvit::add_convert_command(app);
+  uvit::add_encode_command(app);
+  uvit::add_encode_text_command(app);
+  uvit::add_train_autoencoder_command(app);
+  uvit::add_data_command(app);
   uvit::add_list_command(app);
 
   try {

@@ -11,6 +11,10 @@ void add_fid_command(CLI::App& app);
 void add_report_command(CLI::App& app);
 void add_info_command(CLI::App& app);
 void add_convert_command(CLI::App& app);
+void add_encode_command(CLI::App& app);
+void add_encode_text_command(CLI::App& app);
+void add_train_autoencoder_command(CLI::App& app);
+void add_data_command(CLI::App& app);
 void add_list_command(CLI::App& app);
 
 }  // namespace uvit
