@@ -3,19 +3,40 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/clip_text_file.h"
 #include "checkpoint/tensor_convert.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/hash.h"
 #include "io/pth.h"
 #include "io/safetensors.h"
+#include "model/init.h"
 
 namespace uvit {
 namespace fs = std::filesystem;
 
 namespace {
+
+constexpr std::string_view kUntrained = "untrained:";
+
+std::shared_ptr<ClipTextEncoder> untrained_encoder(std::string_view width) {
+  constexpr std::int64_t kHeadDim = 32, kLargest = 4096;
+  ClipTextOptions options;
+  const auto [end, code] = std::from_chars(width.data(), width.data() + width.size(), options.embed_dim);
+  if (code != std::errc() || end != width.data() + width.size() || options.embed_dim < kHeadDim || options.embed_dim > kLargest ||
+      options.embed_dim % kHeadDim != 0)
+    throw Error(fmt::format("text encoder {}{}: the width must be a multiple of {} up to {}", kUntrained, width, kHeadDim, kLargest));
+  options.hidden_dim = 4 * options.embed_dim;
+  options.depth = 2;
+  options.num_heads = options.embed_dim / kHeadDim;
+  auto encoder = std::make_shared<ClipTextEncoder>(options);
+  initialise_modules(*encoder, /*seed=*/0);
+  encoder->eval();
+  return encoder;
+}
 
 /// Rows [part * n / 3, (part + 1) * n / 3) of a tensor.
 HostTensor third(const HostTensor& tensor, std::size_t part) {
@@ -118,6 +139,8 @@ ClipTextOptions infer_clip_text_options(const TensorFile& file) {
 }
 
 std::shared_ptr<ClipTextEncoder> load_clip_text(const fs::path& path, std::int64_t num_heads) {
+  const std::string name = path.string();
+  if (name.starts_with(kUntrained)) return untrained_encoder(std::string_view(name).substr(kUntrained.size()));
   if (!fs::exists(path)) throw Error(fmt::format("no such text encoder: {}", path.string()));
   const fs::path file = weights_file(path);
   const bool pickled = file.extension() == ".pth" || file.extension() == ".pt" || file.extension() == ".bin";
@@ -135,6 +158,11 @@ std::shared_ptr<ClipTextEncoder> load_clip_text(const fs::path& path, std::int64
   } catch (const Error& error) {
     throw Error(fmt::format("cannot read {} as a CLIP text encoder: {}", file.string(), error.what()));
   }
+}
+
+std::string text_encoder_hash(const fs::path& path) {
+  const std::string name = path.string();
+  return name.starts_with(kUntrained) ? name : sha256_of_file(weights_file(path));
 }
 
 }  // namespace uvit

@@ -5,9 +5,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <sstream>
 
 #include "checkpoint/clip_text_file.h"
@@ -39,7 +41,13 @@ TextContext::TextContext(const fs::path& text_encoder, const fs::path& vocabular
 at::Tensor TextContext::encode(const std::vector<std::string>& texts) {
   const torch::NoGradGuard no_grad;
   at::Tensor contexts = torch::empty({static_cast<std::int64_t>(texts.size()), tokens_, dim()}, at::kFloat);
+  std::map<std::string, std::int64_t> encoded;  // row of each text
   for (std::size_t i = 0; i < texts.size(); ++i) {
+    const auto [known, is_new] = encoded.emplace(texts[i], static_cast<std::int64_t>(i));
+    if (!is_new) {
+      contexts[static_cast<std::int64_t>(i)].copy_(contexts[known->second]);
+      continue;
+    }
     const at::Tensor ids = torch::tensor(tokenizer_.tokenize(texts[i], tokens_), at::kLong).unsqueeze(0).to(device_);
     contexts[static_cast<std::int64_t>(i)].copy_(encoder_->forward(ids)[0]);
   }
@@ -85,9 +93,11 @@ std::vector<Caption> read_lines(const std::string& text) {
   return captions;
 }
 
-fs::path weights_of(const fs::path& text_encoder) {
-  if (!fs::is_directory(text_encoder)) return text_encoder;
-  return fs::exists(text_encoder / "model.safetensors") ? text_encoder / "model.safetensors" : text_encoder / "pytorch_model.bin";
+/// Of everything that captions and their contexts hang on.
+std::string settings_key(const CaptionIndex& index, const std::vector<Caption>& captions) {
+  std::string text;
+  for (const Caption& caption : captions) text += fmt::format("{}\t{}\n", caption.image, caption.text);
+  return fmt::format("{} {} {} {} {}", index.count, index.shard_size, index.tokens, index.text_encoder, sha256(std::as_bytes(std::span(text))));
 }
 
 }  // namespace
@@ -109,15 +119,30 @@ std::vector<Caption> read_captions(const fs::path& path) {
   }
 }
 
+std::vector<Caption> class_captions(const fs::path& split_folder) {
+  constexpr std::array kForms = {"{}", "photo of {}", "picture of one {}", "{} on black"};
+  const LatentIndex index = read_latent_index(split_folder);
+  if (index.class_names.empty()) throw Error(fmt::format("the latents of {} have no class names to make captions from", split_folder.string()));
+  std::vector<Caption> captions;
+  for (std::int64_t first = 0; first < index.count; first += index.shard_size) {
+    const at::Tensor labels = to_torch(read_safetensors(shard_path(split_folder, "latents", first / index.shard_size)).at("labels"));
+    for (std::int64_t i = 0; i < labels.numel(); ++i) {
+      const std::string& name = index.class_names.at(static_cast<std::size_t>(labels[i].item<std::int64_t>()));
+      captions.push_back({first + i, fmt::format(fmt::runtime(kForms[static_cast<std::size_t>(first + i) % kForms.size()]), name)});
+    }
+  }
+  return captions;
+}
+
 std::int64_t encode_captions(const EncodeTextRequest& request) {
   if (request.shard_size < 1) throw Error("encode-text: the shard size must be at least 1");
-  const std::vector<Caption> captions = read_captions(request.captions);
+  const std::vector<Caption> captions = request.captions == "class-names" ? class_captions(request.out) : read_captions(request.captions);
   TextContext context(request.text_encoder, request.vocabulary, request.tokens, request.device);
   const CaptionIndex index{static_cast<std::int64_t>(captions.size()), request.shard_size, context.tokens(), context.dim(),
-                           sha256_of_file(weights_of(request.text_encoder))};
+                           text_encoder_hash(request.text_encoder)};
   make_directories(request.out);
   // captions.json comes last, so shards without it are those of an interrupted call; its settings are checked by name.
-  const std::string key = fmt::format("{} {} {} {} {}", index.count, index.shard_size, index.tokens, index.text_encoder, sha256_of_file(request.captions));
+  const std::string key = settings_key(index, captions);
   const fs::path begun = request.out / "captions.begun";
   if (fs::exists(begun) && read_file(begun) != key)
     throw Error(fmt::format("{} was begun with other captions or another text encoder: give the same, or another folder", request.out.string()));

@@ -17,7 +17,7 @@ class TextContext {
   /// @param tokens  length of a context; 0: as long as the encoder takes (77). Throws Error for files that are missing or do not belong together.
   TextContext(const std::filesystem::path& text_encoder, const std::filesystem::path& vocabulary, std::int64_t tokens = 0, const std::string& device = "cpu");
 
-  /// @return [texts, tokens, dim] float32 on the CPU. A text's context does not depend on the others: the encoder sees one at a time.
+  /// @return [texts, tokens, dim] float32 on the CPU. A text's context does not depend on the others: the encoder sees one at a time, and equal ones once.
   at::Tensor encode(const std::vector<std::string>& texts);
   std::int64_t tokens() const { return tokens_; }
   std::int64_t dim() const { return encoder_->options().embed_dim; }
@@ -39,8 +39,13 @@ struct Caption {
 /// line i for image i. Sorted by image. Throws Error naming file and line.
 std::vector<Caption> read_captions(const std::filesystem::path& path);
 
+/// A caption for each image of a split of latents, made from the name of its class: "bag", "photo of bag", "picture of one bag", "bag on black", in turn.
+/// Throws Error where the latents have no class names.
+std::vector<Caption> class_captions(const std::filesystem::path& split_folder);
+
 struct EncodeTextRequest {
-  std::filesystem::path captions, text_encoder, vocabulary, out;  ///< out: the split's folder, beside its latents
+  std::filesystem::path captions;  ///< a file, or "class-names"
+  std::filesystem::path text_encoder, vocabulary, out;  ///< out: the split's folder, beside its latents
   std::int64_t tokens = 0, shard_size = 512;
   std::string device = "cpu";
 };

@@ -104,3 +104,18 @@ TEST_CASE("CLIP ViT-L/14's own sizes have the published number of parameters; wh
   CHECK(error_of([&] { encoder->forward(torch::zeros({1, 78}, at::kLong)); }).find("77") != std::string::npos);
   CHECK(error_of([&] { encoder->forward(torch::full({1, 3}, 1000, at::kLong)); }).find("999") != std::string::npos);
 }
+
+TEST_CASE("an untrained text encoder is a function of its width, has the whole vocabulary and tells words apart") {
+  const torch::NoGradGuard no_grad;
+  const auto encoder = load_clip_text("untrained:64");
+  CHECK(encoder->options().vocab_size == 49408);
+  CHECK(encoder->options().embed_dim == 64);
+  const at::Tensor ids = torch::tensor({{49406, 320, 49407}, {49406, 1125, 49407}}, at::kLong);
+  const at::Tensor contexts = encoder->forward(ids);
+  CHECK(at::equal(contexts, load_clip_text("untrained:64")->forward(ids)));
+  CHECK((contexts[0][1] - contexts[1][1]).abs().mean().item<double>() > 0.3);
+  CHECK(text_encoder_hash("untrained:64") == "untrained:64");
+  CHECK(text_encoder_hash(fixtures() / "clip_text_state.safetensors").size() == 64);
+  for (const char* width : {"", "63", "64x", "-64", "8192"})
+    CHECK(error_of([&] { load_clip_text(std::string("untrained:") + width); }).find("multiple of 32") != std::string::npos);
+}

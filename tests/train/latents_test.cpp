@@ -117,6 +117,17 @@ TEST_CASE("an autoencoder learns, latents are encoded in shards that survive an 
   other.flips = false;
   CHECK(error_of([&] { encode_latents(other); }).find("--flip") != std::string::npos);
 
+  // captions from class names: image i has class i % 3, and the four forms come in turn
+  CHECK(error_of([&] { class_captions(folder / "latents/train"); }).find("no class names") != std::string::npos);
+  LatentIndex named = again;
+  named.class_names = {"Bag", "Coat", "Ankle boot"};
+  write_latent_index(folder / "latents/train", named);
+  const std::vector<Caption> from_names = class_captions(folder / "latents/train");
+  REQUIRE(from_names.size() == 23);
+  CHECK(from_names[1].text == "photo of Coat");
+  CHECK((from_names[11].image == 11 && from_names[11].text == "Ankle boot on black"));
+  write_latent_index(folder / "latents/train", again);
+
   const Config labelled = latent_config(folder, index.scale_factor);
   const TrainResult result = train({labelled, folder / "labelled"});
   CHECK(result.step == 4);
