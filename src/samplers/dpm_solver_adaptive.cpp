@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/error.h"
 #include "diffusion/parameterisation.h"
@@ -12,7 +13,7 @@
 namespace uvit {
 namespace {
 
-constexpr double kFirstStep = 0.05, kAbsolute = 0.0078, kSafety = 0.9, kArrived = 1e-5;
+constexpr double kFirstStep = 0.05, kAbsolute = 0.0078, kSafety = 0.9, kLongestStep = 1, kArrived = 1e-5;
 
 /// Root mean square of the difference of both updates in units of the tolerance, a sample each. [B]
 std::vector<double> errors(const at::Tensor& higher, const at::Tensor& lower, const at::Tensor& previous, double relative) {
@@ -29,6 +30,7 @@ SampleResult adaptive(const Denoiser& denoiser, const Schedule& schedule, const 
   if (plan.order < 2) throw Error("sample.order = 1: the adaptive solver compares two orders, take 2 or 3");
   const auto rows = static_cast<std::size_t>(x_init.size(0));
   DpmSolver solver(denoiser, schedule, Reading::noise);
+  const double longest = plan.official ? std::numeric_limits<double>::infinity() : kLongestStep;
   const double last_lambda = schedule.lambda(range.end), whole = last_lambda - schedule.lambda(range.start);
   at::Tensor x = x_init, previous = x_init;
   std::vector<double> s(rows, range.start), h(rows, kFirstStep), t = s, from = s;
@@ -49,7 +51,7 @@ SampleResult adaptive(const Denoiser& denoiser, const Schedule& schedule, const 
       higher = solver.third(x, from, t, m, 1.0 / 3, 2.0 / 3, m1);
     }
     std::vector<double> error = errors(higher, lower, previous, options.tolerance);
-    if (plan.shared_step) std::fill(error.begin(), error.end(), *std::max_element(error.begin(), error.end()));
+    if (plan.official) std::fill(error.begin(), error.end(), *std::max_element(error.begin(), error.end()));
     std::vector<double> accepted(rows, 0);
     double done = whole;
     for (std::size_t i = 0; i < rows; ++i) {
@@ -59,7 +61,7 @@ SampleResult adaptive(const Denoiser& denoiser, const Schedule& schedule, const 
       if (accepted[i] != 0) s[i] = t[i];
       running[i] = std::abs(s[i] - range.end) > kArrived ? 1 : 0;
       const double left = last_lambda - schedule.lambda(s[i]);
-      h[i] = std::fmin(kSafety * h[i] * std::pow(error[i], -1.0 / static_cast<double>(plan.order)), left);
+      h[i] = std::min({kSafety * h[i] * std::pow(error[i], -1.0 / static_cast<double>(plan.order)), longest, left});
       if (running[i] != 0) done = std::fmin(done, whole - left);
     }
     const at::Tensor taken = per_sample(accepted, x) != 0;

@@ -50,8 +50,9 @@ at::Tensor Generator::run(const MicroBatch& batch, const std::function<void(std:
   if (request_.strength < 1) {
     options.t_start = start_time();
     x = request_.image.to(device_, at::kFloat) * schedule_->alpha(options.t_start) + x * schedule_->sigma(options.t_start);
-  } else if (schedule_->prior_std() != 1) {
-    x = x * schedule_->prior_std();
+  } else {
+    if (!reads_pure_noise()) options.t_start = schedule_->t_max();
+    if (schedule_->prior_std() != 1) x = x * schedule_->prior_std();
   }
   const NoiseSource noise = [&](std::int64_t k) { return draw(batch, request_.seeds, static_cast<std::uint32_t>(k)); };
   const SampleResult result = solver_.solve(denoiser(batch), *schedule_, x, noise, options);
@@ -95,6 +96,13 @@ double Generator::start_time() const {
   if (schedule_->unit_time()) return request_.strength * schedule_->t_max();
   const double low = std::pow(schedule_->t_min(), 1.0 / 7), high = std::pow(schedule_->t_max(), 1.0 / 7);
   return std::pow(low + request_.strength * (high - low), 7);
+}
+
+/// At t = 1 of flow alpha is 0, and a predicted eps says nothing of x0 there: the flow solvers then start at t_max, as the others do.
+bool Generator::reads_pure_noise() const {
+  const double t = schedule_->t_noise(), alpha = schedule_->alpha(t), sigma = schedule_->sigma(t);
+  const auto reads = [&](const Parameterisation& prediction) { return std::isfinite(prediction.x0_error(alpha, sigma, schedule_->sigma_data)); };
+  return reads(prediction_) && (!request_.guide.model || reads(find_parameterisation(request_.guide.config.diffusion.prediction)));
 }
 
 Condition Generator::condition(const MicroBatch& batch, const std::vector<std::int64_t>& labels_of_images) const {

@@ -32,6 +32,7 @@ class Generator {
   Condition null_condition(const Condition& like) const;
   at::Tensor shares(const MicroBatch& batch, const std::vector<double>& of_images) const;
   double start_time() const;
+  bool reads_pure_noise() const;
   Denoiser network(UViT& model, const Parameterisation& prediction, const Condition& condition) const;
   Denoiser conditional(UViT& model, const Parameterisation& prediction, const MicroBatch& batch) const;
   PairDenoiser pair(const MicroBatch& batch, const Denoiser& conditional) const;

@@ -69,7 +69,7 @@ TEST_CASE("each key sets a field of its own, and to_toml reads back to the same 
           else if constexpr (std::is_same_v<T, double>)
             *field = 1 / (1.0 + static_cast<double>(i));
           else
-            *field = static_cast<T>(i);
+            *field = static_cast<T>(std::min(static_cast<double>(i), key.range.high));
         },
         key.field(config));
   }
@@ -78,6 +78,7 @@ TEST_CASE("each key sets a field of its own, and to_toml reads back to the same 
   config.model.attention = {"cog"};
   config.model.softmax_blocks = {};
   config.train.batch_size = config.train.micro_batch_size * 2;
+  config.sample.guidance_interval.resize(2);
   const Config back = parse(to_toml(config));
   CHECK(back == config);
   for (const ConfigKey& key : config_keys()) {

@@ -53,8 +53,16 @@ std::vector<at::Tensor> draw(UViT& model, const Config& config, const GenerateRe
   return images;
 }
 
-GenerateRequest request_of(std::vector<std::uint64_t> seeds) {
-  GenerateRequest request{std::move(seeds), {}};
+GenerateRequest request_of(std::vector<std::uint64_t> seeds, std::vector<std::int64_t> labels) {
+  GenerateRequest request;
+  request.seeds = std::move(seeds);
+  request.labels = std::move(labels);
+  return request;
+}
+
+/// Labels by the seeds.
+GenerateRequest request_of(const std::vector<std::uint64_t>& seeds) {
+  GenerateRequest request = request_of(seeds, {});
   for (const std::uint64_t seed : request.seeds) request.labels.push_back(static_cast<std::int64_t>(seed % 5));
   return request;
 }
@@ -118,7 +126,7 @@ TEST_CASE("images start from the noise of their own seeds and obey their labels;
       check_tensor("multiple of the noise", images[i], noise * factor, 1e-5 * max_abs(images[i]));
     }
   }
-  GenerateRequest one{{5}, {1}}, other{{5}, {2}};
+  const GenerateRequest one = request_of({5}, {1}), other = request_of({5}, {2});
   CHECK_FALSE(at::equal(draw(*model, config, one)[0], draw(*model, config, other)[0]));
 }
 
@@ -149,11 +157,11 @@ TEST_CASE("an unconditional model draws without labels") {
   config.diffusion.label_dropout = 0;
   config.sample.guidance_scale = 1;
   const auto model = tiny_model(config);
-  CHECK(draw(*model, config, {{1, 2, 3}, {}}).size() == 3);
-  CHECK(draw(*model, config, {}).empty());
-  CHECK_THROWS_AS(draw(*model, config, {{1}, {0}}), Error);
+  CHECK(draw(*model, config, request_of({1, 2, 3}, {})).size() == 3);
+  CHECK(draw(*model, config, GenerateRequest()).empty());
+  CHECK_THROWS_AS(draw(*model, config, request_of({1}, {0})), Error);
   config.sample.guidance_scale = 2;
-  CHECK_THROWS_WITH(draw(*model, config, {{1}, {}}), Catch::Contains("guidance_scale"));
+  CHECK_THROWS_WITH(draw(*model, config, request_of({1}, {})), Catch::Contains("guidance_scale"));
 }
 
 TEST_CASE("requests that do not fit the model are refused") {
@@ -167,23 +175,23 @@ TEST_CASE("requests that do not fit the model are refused") {
     }
     return "";
   };
-  CHECK_THAT(message({{1}, {5}}), Catch::Contains("class 5") && Catch::Contains("0 ... 4"));
-  CHECK_THAT(message({{1}, {-1}}), Catch::Contains("class -1"));
-  CHECK_THAT(message({{1, 2}, {}}), Catch::Contains("label"));
-  CHECK_THAT(message({{1, 2}, {3}}), Catch::Contains("1 for 2"));
-  CHECK(message({{1, 2}, {3, 4}}).empty());
+  CHECK_THAT(message(request_of({1}, {5})), Catch::Contains("class 5") && Catch::Contains("0 ... 4"));
+  CHECK_THAT(message(request_of({1}, {-1})), Catch::Contains("class -1"));
+  CHECK_THAT(message(request_of({1, 2}, {})), Catch::Contains("label"));
+  CHECK_THAT(message(request_of({1, 2}, {3})), Catch::Contains("1 for 2"));
+  CHECK(message(request_of({1, 2}, {3, 4})).empty());
   config.sample.batch_size = 0;
-  CHECK_THAT(message({{1}, {0}}), Catch::Contains("batch_size"));
+  CHECK_THAT(message(request_of({1}, {0})), Catch::Contains("batch_size"));
   config = tiny_config();
   config.sample.solver = "ddmi";
-  CHECK_THAT(message({{1}, {0}}), Catch::Contains("ddim"));
+  CHECK_THAT(message(request_of({1}, {0})), Catch::Contains("ddim"));
 
   config = tiny_config();
   config.diffusion.label_dropout = 0;
   const auto undropped = tiny_model(config);
-  CHECK_THROWS_WITH(draw(*undropped, config, {{1}, {0}}), Catch::Contains("label dropout"));
+  CHECK_THROWS_WITH(draw(*undropped, config, request_of({1}, {0})), Catch::Contains("label dropout"));
   config.sample.guidance_scale = 1;
-  CHECK(draw(*undropped, config, {{1}, {0}}).size() == 1);
+  CHECK(draw(*undropped, config, request_of({1}, {0})).size() == 1);
 }
 
 TEST_CASE("guidance in one batch is guidance in two calls") {
@@ -218,12 +226,12 @@ TEST_CASE("interpolation begins and ends at the images of its seeds and classes"
   Config config = tiny_config();
   config.sample.solver = "ddim";
   const auto model = tiny_model(config);
-  GenerateRequest request{{3, 3, 3}, {1, 1, 1}};
+  GenerateRequest request = request_of({3, 3, 3}, {1, 1, 1});
   request.other_seeds = {8, 8, 8};
   request.other_labels = {4, 4, 4};
   request.seed_share = request.label_share = {0, 0.5, 1};
   const std::vector<at::Tensor> images = draw(*model, config, request);
-  const at::Tensor first = draw(*model, config, {{3}, {1}})[0], last = draw(*model, config, {{8}, {4}})[0];
+  const at::Tensor first = draw(*model, config, request_of({3}, {1}))[0], last = draw(*model, config, request_of({8}, {4}))[0];
   check_tensor("first", images[0], first, 5e-5 * max_abs(first));
   check_tensor("last", images[2], last, 5e-5 * max_abs(last));
   CHECK(max_abs(images[1] - first) > 1e-3);
@@ -271,9 +279,9 @@ TEST_CASE("a model guided by itself is not guided; another guide moves the image
   config.diffusion.label_dropout = 0;
   const auto model = tiny_model(config);
   config.sample.guidance_scale = 1;
-  const at::Tensor plain = draw(*model, config, {{5}, {2}})[0];
+  const at::Tensor plain = draw(*model, config, request_of({5}, {2}))[0];
   config.sample.guidance_scale = 2.5;
-  GenerateRequest request{{5}, {2}};
+  GenerateRequest request = request_of({5}, {2});
   request.guide = {model.get(), config};
   check_tensor("guided by itself", draw(*model, config, request)[0], plain, 2e-5 * max_abs(plain));
 
