@@ -71,6 +71,10 @@ int main(int argc, char** argv) {
   app.option_defaults()->always_capture_default();
   uvit::add_train_command(app);
   uvit::add_sample_command(app);
+  uvit::add_film_command(app);
+  uvit::add_edit_command(app);
+  uvit::add_interpolate_command(app);
+  uvit::add_likelihood_command(app);
   uvit::add_score_command(app);
   uvit::add_fid_command(app);
   uvit::add_report_command(app);

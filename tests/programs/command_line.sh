@@ -7,8 +7,8 @@ succeed 'LibTorch 2' "$uvit" --version
 succeed 'CUDA: ' "$uvit" --version
 succeed 'CPU: ' "$uvit" --version
 succeed 'train.*' "$uvit" --help
-for command in train sample score fid report info convert list; do succeed "^Usage: .*$command" "$uvit" "$command" --help; done
-for row in softmax cog vp_linear vp_cosine dpm_solver_pp_2m ddim euler_ode euler_maruyama_sde fashion_mnist cifar10 folder fmnist-cnn; do
+for command in train sample film edit interpolate likelihood score fid report info convert list; do succeed "^Usage: .*$command" "$uvit" "$command" --help; done
+for row in softmax cog vp_linear vp_cosine edm flow min_snr logit_normal karras dpm_solver_pp_2m unipc ddim euler_ode euler_maruyama_sde fashion_mnist cifar10 folder fmnist-cnn; do
   succeed "^  $row " "$uvit" list
 done
 succeed 'train.steps' "$uvit" train --help-keys
@@ -42,6 +42,16 @@ succeed . "$uvit" sample run --out some.png --images some -n 3 --seed 6 --class 
 cmp all/seed-000007-class-7.png one/seed-000007-class-7.png || fail "image 7 differs when drawn alone"
 cmp all/seed-000007-class-7.png some/seed-000007-class-7.png || fail "image 7 differs when drawn among others"
 succeed . "$uvit" sample run --out named.png --class Bag --grid 1x2 --guidance-scale 3 --solver ddim --num-steps 2
+
+# What else is drawn from a model.
+succeed '^animation: ' "$uvit" film run -n 2 --frames 3 --num-steps 3 --out film.png --animation film.apng
+succeed '9 variations' "$uvit" edit run --image all/seed-000003-class-3.png --num-steps 3 --out edit.png
+succeed 'paintings' "$uvit" edit run --image all/seed-000003-class-3.png --mask all/seed-000007-class-7.png -n 2 --num-steps 3 --out edit.png
+succeed '^interpolation.png: 4 images' "$uvit" interpolate run --seeds 1,2 --classes Bag,3 --frames 4 --num-steps 2
+succeed '^bits/dim@4 = [0-9.]+ ' "$uvit" likelihood run -n 4 --num-steps 2
+succeed 'eta 1.0' "$uvit" score run -n 10 --agreement 0 --solver ddim --num-steps 2 --set sample.eta=1
+succeed 'guide ema' "$uvit" score run -n 10 --agreement 0 --num-steps 2 --guidance-scale 2 --guide run/checkpoints/step-3
+rm run/scores.jsonl
 
 succeed '^FD\[fmnist-cnn\]@10 = ' "$uvit" score run -n 10 --agreement 10
 [ "$(wc -l <run/scores.jsonl)" = 2 ] || fail "two scores expected in scores.jsonl"

@@ -6,6 +6,10 @@ namespace uvit {
 // Each adds one subcommand to the program; the work is done in the subcommand's callback, and what fails throws Error.
 void add_train_command(CLI::App& app);
 void add_sample_command(CLI::App& app);
+void add_film_command(CLI::App& app);
+void add_edit_command(CLI::App& app);
+void add_interpolate_command(CLI::App& app);
+void add_likelihood_command(CLI::App& app);
 void add_score_command(CLI::App& app);
 void add_fid_command(CLI::App& app);
 void add_report_command(CLI::App& app);
