@@ -8,6 +8,7 @@
 
 #include "checkpoint/autoencoder_file.h"
 #include "checkpoint/tensor_convert.h"
+#include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/progress.h"
 #include "data/loader.h"
@@ -16,6 +17,8 @@
 #include "train/interrupt.h"
 
 namespace uvit {
+namespace fs = std::filesystem;
+
 namespace {
 
 /// KL(N(mean, exp(logvar)) || N(0, 1)), mean over everything, in nats.
@@ -78,6 +81,9 @@ void measure(AutoencoderKL& model, const AutoencoderTraining& training, Autoenco
 }  // namespace
 
 AutoencoderResult train_autoencoder(const AutoencoderTraining& training) {
+  // Found before the training rather than behind it.
+  if (training.out.extension() != ".safetensors") throw Error(fmt::format("{}: the weights go to a file that ends in .safetensors", training.out.string()));
+  make_directories(fs::absolute(training.out).parent_path());
   const std::unique_ptr<Dataset> dataset = open_dataset(training.data, Split::train);
   const at::Device device(training.device);
   AutoencoderOptions options = training.model;

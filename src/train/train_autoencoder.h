@@ -15,7 +15,7 @@ struct AutoencoderTraining {
   std::int64_t steps = 1000, batch_size = 32;
   std::uint64_t seed = 0;
   std::string precision = "fp32", device = "cpu";
-  std::filesystem::path out;      ///< .safetensors to write
+  std::filesystem::path out;      ///< .safetensors to write; folders that are missing are made
 };
 
 struct AutoencoderResult {
@@ -28,7 +28,7 @@ struct AutoencoderResult {
 
 /// Trains a KL autoencoder: mean |x - decode(z)| + mean (x - decode(z))^2 + kl_weight * KL(posterior || N(0, 1)) a latent value, z one draw of the
 /// posterior. (The perceptual and adversarial terms of arXiv:2112.10752 need a pretrained network and are left out.) Data order, initial values and
-/// draws are functions of the seed. Writes the weights with the scale factor. Throws Error when the loss is not finite.
+/// draws are functions of the seed. Writes the weights with the scale factor. Throws Error when the loss is not finite, or `out` cannot be.
 AutoencoderResult train_autoencoder(const AutoencoderTraining& training);
 
 }  // namespace uvit

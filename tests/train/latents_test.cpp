@@ -83,8 +83,10 @@ TEST_CASE("an autoencoder learns, latents are encoded in shards that survive an 
   AutoencoderTraining training = tiny_autoencoder(folder);
   const AutoencoderResult trained = train_autoencoder(training);
   training.steps = 1;
-  training.out = folder / "untrained.safetensors";
+  training.out = folder / "new/folder/untrained.safetensors";
   CHECK(trained.psnr > train_autoencoder(training).psnr + 2);
+  training.out = folder / "autoencoder";
+  CHECK(error_of([&] { train_autoencoder(training); }).find("ends in .safetensors") != std::string::npos);
   CHECK(load_autoencoder(folder / "autoencoder.safetensors")->options().scale_factor == Approx(trained.scale_factor));
 
   const LatentIndex index = encode_latents(encoding(folder, Split::train));
