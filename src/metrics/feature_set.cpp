@@ -3,6 +3,7 @@
 #include "metrics/feature_set.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <omp.h>
 
 #include <algorithm>
@@ -12,7 +13,6 @@
 #include <thread>
 
 #include "core/error.h"
-#include "data/image_folder.h"
 
 namespace uvit {
 namespace {
@@ -24,6 +24,14 @@ at::Tensor to_batch(const std::vector<Image>& images, std::size_t first, std::si
   for (std::size_t i = first; i < first + count; ++i) out = std::copy(images[i].pixels.begin(), images[i].pixels.end(), out);
   return batch;
 }
+
+ImageShape shape_of(const Image& image) { return {image.channels, image.height, image.width}; }
+
+/// Parts of equal shape, and the shapes that the images had before.
+struct PreparedBatch {
+  std::vector<at::Tensor> parts;
+  std::set<ImageShape> shapes;
+};
 
 /// Prepared batches in order, made ahead by threads of its own; no more than a few wait.
 class BatchQueue {
@@ -43,8 +51,8 @@ class BatchQueue {
     for (std::thread& thread : threads_) thread.join();
   }
   std::int64_t batches() const { return batches_; }
-  /// The next batch: parts of equal shape. Throws what reading it threw.
-  std::vector<at::Tensor> next() {
+  /// The next batch. Throws what reading it threw.
+  PreparedBatch next() {
     std::unique_lock lock(mutex_);
     ready_.wait(lock, [this] { return done_.contains(given_); });
     Slot slot = std::move(done_.at(given_));
@@ -52,12 +60,12 @@ class BatchQueue {
     lock.unlock();
     room_.notify_all();
     if (slot.error) std::rethrow_exception(slot.error);
-    return std::move(slot.parts);
+    return std::move(slot.batch);
   }
 
  private:
   struct Slot {
-    std::vector<at::Tensor> parts;
+    PreparedBatch batch;
     std::exception_ptr error;
   };
 
@@ -72,7 +80,7 @@ class BatchQueue {
       lock.unlock();
       Slot slot;
       try {
-        slot.parts = make(number);
+        slot.batch = make(number);
       } catch (...) {
         slot.error = std::current_exception();
       }
@@ -83,19 +91,22 @@ class BatchQueue {
     }
   }
   // Images of one size are prepared together; the network's own size makes one batch of all, unless it takes images as they are.
-  std::vector<at::Tensor> make(std::int64_t number) const {
+  PreparedBatch make(std::int64_t number) const {
     std::vector<Image> images;
-    for (std::int64_t i = number * size_; i < std::min(source_.count, (number + 1) * size_); ++i) images.push_back(source_.read(i));
-    const auto shape = [&](std::size_t i) { return std::tuple(images[i].channels, images[i].height, images[i].width); };
-    std::vector<at::Tensor> prepared;
+    PreparedBatch batch;
+    for (std::int64_t i = number * size_; i < std::min(source_.count, (number + 1) * size_); ++i) {
+      images.push_back(source_.read(i));
+      batch.shapes.insert(shape_of(images.back()));
+    }
+    std::vector<at::Tensor>& prepared = batch.parts;
     for (std::size_t first = 0, last = 0; first < images.size(); first = last) {
-      while (last < images.size() && shape(last) == shape(first)) ++last;
+      while (last < images.size() && shape_of(images[last]) == shape_of(images[first])) ++last;
       prepared.push_back(network_.prepare(to_batch(images, first, last - first)));
     }
     const bool alike = std::all_of(prepared.begin(), prepared.end(),
                                    [&](const at::Tensor& each) { return each.sizes().slice(1) == prepared.front().sizes().slice(1); });
-    if (!alike || prepared.size() == 1) return prepared;
-    return {at::cat(prepared)};
+    if (alike && prepared.size() > 1) prepared = {at::cat(prepared)};
+    return batch;
   }
 
   const FeatureNetwork& network_;
@@ -110,87 +121,93 @@ class BatchQueue {
   std::vector<std::thread> threads_;
 };
 
-void check_finite(const at::Tensor& rows, const std::string& output, const ImageSource& source, std::int64_t first) {
+void check_finite(const at::Tensor& rows, const std::string& output, const std::function<std::string(std::int64_t)>& name, std::int64_t first) {
   const at::Tensor finite = rows.isfinite().all(1);
   if (finite.all().item<bool>()) return;
   const std::int64_t index = first + finite.logical_not().nonzero()[0].item<std::int64_t>();
-  throw Error(fmt::format("the features '{}' of image {} are not finite", output, source.name ? source.name(index) : std::to_string(index)));
+  throw Error(fmt::format("the features '{}' of image {} are not finite", output, name ? name(index) : std::to_string(index)));
 }
 
 }  // namespace
 
-ImageSource folder_source(const std::string& folder, std::int64_t channels, std::int64_t limit) {
-  auto files = std::make_shared<std::vector<std::filesystem::path>>(list_images(folder));
-  if (limit > 0 && files->size() > static_cast<std::size_t>(limit)) files->resize(static_cast<std::size_t>(limit));
-  ImageSource source;
-  source.count = static_cast<std::int64_t>(files->size());
-  source.read = [files, channels](std::int64_t i) { return read_image((*files)[static_cast<std::size_t>(i)], channels); };
-  source.name = [files](std::int64_t i) { return (*files)[static_cast<std::size_t>(i)].string(); };
-  return source;
+std::string describe_shapes(const std::set<ImageShape>& shapes) {
+  if (shapes.empty()) return "unknown";
+  const auto side = [](const ImageShape& shape) { return fmt::format("{} x {}", shape[1], shape[2]); };
+  const auto area = [](const ImageShape& a, const ImageShape& b) { return a[1] * a[2] < b[1] * b[2]; };
+  const auto [smallest, largest] = std::minmax_element(shapes.begin(), shapes.end(), area);
+  std::set<std::string> kinds;
+  for (const ImageShape& shape : shapes) kinds.insert(shape[0] == 1 ? "grey" : shape[0] == 3 ? "RGB" : "RGBA");
+  const bool one = std::all_of(shapes.begin(), shapes.end(), [&](const ImageShape& shape) { return side(shape) == side(*smallest); });
+  return fmt::format("{} {}", one ? side(*smallest) : fmt::format("{} to {}", side(*smallest), side(*largest)), fmt::join(kinds, " and "));
 }
 
-ImageSource dataset_source(const Dataset& dataset, std::int64_t limit) {
-  ImageSource source;
-  source.count = limit > 0 ? std::min(limit, dataset.size()) : dataset.size();
-  source.read = [&dataset](std::int64_t i) {
-    Image image{dataset.channels(), dataset.height(), dataset.width(), {}};
-    image.pixels.resize(static_cast<std::size_t>(image.channels * image.height * image.width));
-    dataset.read(i, image.pixels);
-    return image;
-  };
-  source.name = [&dataset](std::int64_t i) { return dataset.describe(i); };
-  if (dataset.num_classes() > 0) {
-    for (std::int64_t i = 0; i < source.count; ++i) source.labels.push_back(dataset.label(i));
+FeatureCollector::FeatureCollector(FeatureNetwork& network, const Wanted& wanted, std::int64_t batch_size)
+    : network_(network), wanted_(wanted), batch_size_(static_cast<std::size_t>(batch_size)) {
+  for (const auto& kinds : {wanted.moments, wanted.rows}) {
+    for (const OutputKind kind : kinds) {
+      const bool chosen = kind == OutputKind::features && !wanted.output.empty();
+      names_[kind] = chosen ? network.output(wanted.output).name : network.output(kind).name;
+    }
   }
-  return source;
+  for (const auto& [kind, name] : names_) outputs_.push_back(name);
 }
 
-ImageSource memory_source(const std::vector<Image>& images, std::vector<std::int64_t> labels) {
-  ImageSource source;
-  source.count = static_cast<std::int64_t>(images.size());
-  source.read = [&images](std::int64_t i) { return images[static_cast<std::size_t>(i)]; };
-  source.labels = std::move(labels);
-  return source;
+void FeatureCollector::add(const Image& image) {
+  if (!waiting_.empty() && shape_of(waiting_.front()) != shape_of(image)) flush();
+  waiting_.push_back(image);
+  shapes_.insert(shape_of(image));
+  if (waiting_.size() == batch_size_) flush();
+}
+
+void FeatureCollector::flush() {
+  if (waiting_.empty()) return;
+  add_prepared(network_.prepare(to_batch(waiting_, 0, waiting_.size())));
+  waiting_.clear();
+}
+
+void FeatureCollector::add_prepared(const at::Tensor& prepared, const std::function<std::string(std::int64_t)>& name) {
+  const torch::NoGradGuard no_grad;
+  const NamedFeatures features = network_.run(prepared, outputs_);
+  for (const auto& [kind, output] : names_) {
+    const at::Tensor& rows = features.at(output);
+    check_finite(rows, output, name, count_);
+    if (wanted_.moments.contains(kind)) moments_[kind].add(rows);
+    if (wanted_.rows.contains(kind)) rows_[kind].push_back(rows);
+  }
+  count_ += prepared.size(0);
+}
+
+FeatureSet FeatureCollector::finish(std::vector<std::int64_t> labels) {
+  flush();
+  if (count_ < 1) throw Error("there are no images to take features of");
+  FeatureSet set{count_, {}, {}, std::move(labels), shapes_};
+  for (const auto& [kind, sums] : moments_) {
+    FeatureStatistics statistics = sums.finish();
+    statistics.network = network_.name();
+    statistics.weights_hash = network_.weights_hash();
+    statistics.preprocess = network_.preprocess();
+    set.moments[kind] = std::move(statistics);
+  }
+  for (const auto& [kind, parts] : rows_) set.rows[kind] = at::cat(parts);
+  return set;
 }
 
 FeatureSet collect_features(FeatureNetwork& network, const ImageSource& source, const Wanted& wanted, const std::function<void(std::int64_t)>& on_progress,
                             const CollectOptions& options) {
-  const torch::NoGradGuard no_grad;
   if (source.count < 1) throw Error("there are no images to take features of");
-  std::map<OutputKind, std::string> names;
-  for (const auto& kinds : {wanted.moments, wanted.rows}) {
-    for (const OutputKind kind : kinds) {
-      const bool chosen = kind == OutputKind::features && !wanted.output.empty();
-      names[kind] = chosen ? network.output(wanted.output).name : network.output(kind).name;
-    }
-  }
-  std::vector<std::string> outputs;
-  for (const auto& [kind, name] : names) outputs.push_back(name);
-  std::map<OutputKind, Moments> moments;
-  std::map<OutputKind, std::vector<at::Tensor>> rows;
-  std::int64_t done = 0;
+  FeatureCollector collector(network, wanted, options.batch_size);
+  std::set<ImageShape> shapes;
   BatchQueue queue(network, source, options);
   for (std::int64_t batch = 0; batch < queue.batches(); ++batch) {
-    for (const at::Tensor& part : queue.next()) {
-      const NamedFeatures features = network.run(part, outputs);
-      for (const auto& [kind, name] : names) {
-        check_finite(features.at(name), name, source, done);
-        if (wanted.moments.contains(kind)) moments[kind].add(features.at(name));
-        if (wanted.rows.contains(kind)) rows[kind].push_back(features.at(name));
-      }
-      done += part.size(0);
-      if (on_progress) on_progress(done);
+    const PreparedBatch prepared = queue.next();
+    shapes.insert(prepared.shapes.begin(), prepared.shapes.end());
+    for (const at::Tensor& part : prepared.parts) {
+      collector.add_prepared(part, source.name);
+      if (on_progress) on_progress(collector.count());
     }
   }
-  FeatureSet set{source.count, {}, {}, source.labels};
-  for (const auto& [kind, sums] : moments) {
-    FeatureStatistics statistics = sums.finish();
-    statistics.network = network.name();
-    statistics.weights_hash = network.weights_hash();
-    statistics.preprocess = network.preprocess();
-    set.moments[kind] = std::move(statistics);
-  }
-  for (const auto& [kind, parts] : rows) set.rows[kind] = at::cat(parts);
+  FeatureSet set = collector.finish(source.labels);
+  set.shapes = std::move(shapes);
   return set;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -8,27 +9,14 @@
 #include <string>
 #include <vector>
 
-#include "data/dataset.h"
-#include "data/image_io.h"
 #include "metrics/feature_network.h"
 #include "metrics/frechet.h"
+#include "metrics/image_source.h"
 
 namespace uvit {
 
-/// Images to take features of. `read` and `name` must be safe from several threads.
-struct ImageSource {
-  std::int64_t count = 0;
-  std::function<Image(std::int64_t)> read;        ///< any size, 1, 3 or 4 channels
-  std::function<std::string(std::int64_t)> name;  ///< for messages; may be empty
-  std::vector<std::int64_t> labels;               ///< class of each image; empty where there are none
-};
-
-/// The image files of a folder and its sub-folders, sorted by path as strings. @param limit the first so many; 0: all
-ImageSource folder_source(const std::string& folder, std::int64_t channels, std::int64_t limit = 0);
-/// Images of a dataset, which must outlive the source, with their labels.
-ImageSource dataset_source(const Dataset& dataset, std::int64_t limit = 0);
-/// Images in memory, which must outlive the source.
-ImageSource memory_source(const std::vector<Image>& images, std::vector<std::int64_t> labels = {});
+/// Channels, height, width.
+using ImageShape = std::array<std::int64_t, 3>;
 
 /// What is kept of a set of images: `moments` take the memory of one covariance, `rows` that of every feature.
 struct Wanted {
@@ -42,6 +30,38 @@ struct FeatureSet {
   std::map<OutputKind, FeatureStatistics> moments;
   std::map<OutputKind, at::Tensor> rows;  ///< [N, D] float32, in the order of the images
   std::vector<std::int64_t> labels;       ///< empty where the images have no class
+  std::set<ImageShape> shapes;            ///< of the images; empty where they are not known
+};
+
+/// "28 x 28 grey", "32 x 32 to 64 x 48 RGB" for images of several sizes; "unknown" for no shape.
+std::string describe_shapes(const std::set<ImageShape>& shapes);
+
+/// Takes images as they come, runs the network over them in batches, and keeps what is wanted: images that are drawn are never all in memory.
+class FeatureCollector {
+ public:
+  /// Throws Error for an output that is not there.
+  FeatureCollector(FeatureNetwork& network, const Wanted& wanted, std::int64_t batch_size = 32);
+  void add(const Image& image);
+  /// @param prepared what the network's prepare() gave of some images @param name of the image so far down, for messages
+  /// Throws Error where features are not finite, naming the image.
+  void add_prepared(const at::Tensor& prepared, const std::function<std::string(std::int64_t)>& name = {});
+  std::int64_t count() const { return count_; }
+  /// What was wanted of the images so far. @param labels their classes, or none
+  FeatureSet finish(std::vector<std::int64_t> labels = {});
+
+ private:
+  void flush();
+
+  FeatureNetwork& network_;
+  Wanted wanted_;
+  std::size_t batch_size_;
+  std::map<OutputKind, std::string> names_;
+  std::vector<std::string> outputs_;
+  std::vector<Image> waiting_;  ///< all of one shape
+  std::int64_t count_ = 0;
+  std::set<ImageShape> shapes_;
+  std::map<OutputKind, Moments> moments_;
+  std::map<OutputKind, std::vector<at::Tensor>> rows_;
 };
 
 struct CollectOptions {

@@ -95,7 +95,8 @@ void require(const MetricRow& row, const FeatureSet& set, const char* side) {
     throw Error(fmt::format("metric {} needs {} of the {} images, which statistics or this network do not hold: give images", row.name,
                             row.keeps_rows ? "the features of each" : "mean and covariance", side));
   }
-  if (row.needs_labels && set.labels.empty()) throw Error(fmt::format("metric {} needs the class of each image, and the {} images have none", row.name, side));
+  if (row.needs_labels && set.labels.empty())
+    throw Error(fmt::format("metric {} needs the class of each image, and the {} images have none", row.name, side));
 }
 
 }  // namespace
@@ -103,14 +104,15 @@ void require(const MetricRow& row, const FeatureSet& set, const char* side) {
 std::span<const MetricRow> metric_table() {
   constexpr OutputKind features = OutputKind::features;
   static const std::array rows = {
-      MetricRow{"fid", "Frechet distance of the features' normal distributions, arXiv:1706.08500", features, false, true, false, fid},
-      MetricRow{"sfid", "the same of features that keep their place in the image, arXiv:2103.03841", OutputKind::spatial, false, true, false, sfid},
-      MetricRow{"class-fid", "the same class by class, and the mean over the classes", features, true, true, true, class_fid},
-      MetricRow{"kid", "kernel distance, cubic kernel: mean and deviation over subsets, and of all images, arXiv:1801.01401", features, true, true, false, kid},
-      MetricRow{"is", "Inception score: mean and deviation over splits, arXiv:1606.03498", OutputKind::logits, true, false, false, inception_scores},
-      MetricRow{"prdc", "precision, recall (arXiv:1904.06991), density, coverage (arXiv:2002.09797)", features, true, true, false, prdc},
-      MetricRow{"mmd", "kernel distance, Gaussian kernel on unit features: CMMD where the network is CLIP, arXiv:2401.09603", features, true, true, false, mmd},
-      MetricRow{"authpct", "percentage of images that are no near copy of a training image, arXiv:2102.08921", features, true, true, false, authpct},
+      MetricRow{"fid", "Frechet distance of the features' normal distributions, arXiv:1706.08500", features, false, true, false, true, fid},
+      MetricRow{"sfid", "the same of features that keep their place in the image, arXiv:2103.03841", OutputKind::spatial, false, true, false, true, sfid},
+      MetricRow{"class-fid", "the same class by class, and the mean over the classes", features, true, true, true, true, class_fid},
+      MetricRow{"kid", "kernel distance, cubic kernel: mean and deviation over subsets, and of all images, arXiv:1801.01401", features, true, true, false, false,
+                kid},
+      MetricRow{"is", "Inception score: mean and deviation over splits, arXiv:1606.03498", OutputKind::logits, true, false, false, true, inception_scores},
+      MetricRow{"prdc", "precision, recall (arXiv:1904.06991), density, coverage (arXiv:2002.09797)", features, true, true, false, false, prdc},
+      MetricRow{"mmd", "kernel distance, Gaussian kernel on unit features: CMMD where the network is CLIP, arXiv:2401.09603", features, true, true, false, false, mmd},
+      MetricRow{"authpct", "percentage of images that are no near copy of a training image, arXiv:2102.08921", features, true, true, false, false, authpct},
   };
   return rows;
 }

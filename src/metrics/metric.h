@@ -34,6 +34,7 @@ struct MetricRow {
   bool keeps_rows;       ///< every image's features are needed; else their moments are enough, and memory does not grow with the images
   bool needs_reference;  ///< else `reference` is ignored
   bool needs_labels;     ///< the class of every image, on both sides
+  bool cheap;            ///< little work beside the network's, so that an interval can be had by computing it again for many resamples
   /// Throws Error for too few images or features that are not finite; never returns NaN.
   std::vector<MetricValue> (*compute)(const FeatureSet& generated, const FeatureSet& reference, const MetricOptions& options);
 };

@@ -18,6 +18,7 @@
 #include "core/name_table.h"
 #include "core/progress.h"
 #include "data/dataset.h"
+#include "io/npz.h"
 
 namespace uvit {
 namespace {
@@ -40,21 +41,28 @@ std::string hash_of(const FeatureSet& set) {
   return sha256(std::as_bytes(std::span(bytes)));
 }
 
-Reference make_reference(FeatureSet set, const std::string& name) {
+Reference make_reference(FeatureSet set, const std::string& name, ImageSource images = {}) {
   std::string hash = hash_of(set);
-  return {std::move(set), name, std::move(hash)};
+  return {std::move(set), name, std::move(hash), std::move(images)};
 }
 
-Reference of_statistics(FeatureStatistics statistics, const std::string& name) {
+FeatureSet set_of(FeatureStatistics statistics) {
   FeatureSet set;
   set.num_images = statistics.num_images;
   set.moments[OutputKind::features] = std::move(statistics);
-  return make_reference(std::move(set), name);
+  return set;
 }
 
 FeatureSet compute(FeatureNetwork& network, const std::string& name, const ImageSource& source, const Wanted& wanted) {
   Progress progress("features of " + name, source.count, "images");
-  return collect_features(network, source, wanted, [&](std::int64_t done) { progress.update(done); });
+  FeatureSet set = collect_features(network, source, wanted, [&](std::int64_t done) { progress.update(done); });
+  std::set<std::pair<std::int64_t, std::int64_t>> sides;
+  for (const ImageShape& shape : set.shapes) sides.insert({shape[1], shape[2]});
+  if (sides.size() > 1) {
+    spdlog::warn("{} holds images of {} sizes, {}: each is resized on its own, which shifts features where others were not", name, sides.size(),
+                 describe_shapes(set.shapes));
+  }
+  return set;
 }
 
 // Only these are stored: whatever else is wanted needs the images.
@@ -92,6 +100,34 @@ std::optional<fs::path> shipped_statistics(const FeatureNetwork& network, const 
   }
 }
 
+// Moments that were shipped or cached for this network and these pixels, else computed and cached.
+FeatureSet cached_moments(FeatureNetwork& network, const Dataset& dataset, const std::string& name, const std::optional<fs::path>& shipped,
+                          const Wanted& wanted) {
+  const std::string hash = content_hash(dataset);
+  if (shipped) {
+    if (auto found = stored_statistics(*shipped, network, hash)) return set_of(std::move(*found));
+  }
+  const fs::path folder = cache_folder();
+  const std::string key = fmt::format("{} {} {} {} {}", network.name(), network.weights_hash(), network.preprocess(), network.precision(), hash);
+  std::string file = fmt::format("{}_{}.npz", network.name(), sha256(std::as_bytes(std::span(key))).substr(0, 32));
+  std::replace(file.begin(), file.end(), ':', '_');
+  const fs::path cached = folder / file;
+  if (!folder.empty()) {
+    if (auto found = stored_statistics(cached, network, hash)) return set_of(std::move(*found));
+  }
+  FeatureSet set = compute(network, name, dataset_source(dataset), wanted);
+  set.moments.at(OutputKind::features).dataset_hash = hash;
+  try {
+    if (!folder.empty()) {
+      make_directories(folder);
+      write_statistics(cached, set.moments.at(OutputKind::features));
+    }
+  } catch (const Error& e) {
+    spdlog::warn("reference statistics are not cached: {}", e.what());
+  }
+  return set;
+}
+
 Reference dataset_reference(const DatasetRow& dataset_row, Split split, FeatureNetwork& network, const Wanted& wanted, std::int64_t limit,
                             const DataConfig& data) {
   DataConfig config = data;
@@ -106,41 +142,23 @@ Reference dataset_reference(const DatasetRow& dataset_row, Split split, FeatureN
     }
   }
   const std::string name = fmt::format("{}:{}", dataset_row.name, split == Split::train ? "train" : "test");
-  const std::unique_ptr<Dataset> dataset = open_dataset(config, split);
-  const std::string hash = content_hash(*dataset);
-  if (!first_moments_alone(wanted)) return make_reference(compute(network, name, dataset_source(*dataset), wanted), name);
-  if (const auto shipped = shipped_statistics(network, dataset_row.name, split)) {
-    if (auto found = stored_statistics(*shipped, network, hash)) return of_statistics(std::move(*found), name);
-  }
-  const fs::path folder = cache_folder();
-  const std::string key = fmt::format("{} {} {} {} {}", network.name(), network.weights_hash(), network.preprocess(), network.precision(), hash);
-  std::string file = fmt::format("{}_{}.npz", network.name(), sha256(std::as_bytes(std::span(key))).substr(0, 32));
-  std::replace(file.begin(), file.end(), ':', '_');
-  const fs::path cached = folder / file;
-  if (!folder.empty()) {
-    if (auto found = stored_statistics(cached, network, hash)) return of_statistics(std::move(*found), name);
-  }
-  FeatureSet set = compute(network, name, dataset_source(*dataset), wanted);
-  set.moments.at(OutputKind::features).dataset_hash = hash;
-  try {
-    if (!folder.empty()) {
-      make_directories(folder);
-      write_statistics(cached, set.moments.at(OutputKind::features));
-    }
-  } catch (const Error& e) {
-    spdlog::warn("reference statistics are not cached: {}", e.what());
-  }
-  return make_reference(std::move(set), name);
+  const std::shared_ptr<const Dataset> dataset = open_dataset(config, split);
+  if (dataset->latent()) throw Error(fmt::format("{} holds latents, not images: name the images themselves as the reference", name));
+  const ImageSource source = dataset_source(dataset);
+  if (!first_moments_alone(wanted)) return make_reference(compute(network, name, source, wanted), name, source);
+  FeatureSet set = cached_moments(network, *dataset, name, shipped_statistics(network, dataset_row.name, split), wanted);
+  set.shapes = {{dataset->channels(), dataset->height(), dataset->width()}};
+  return make_reference(std::move(set), name, source);
 }
 
-Reference folder_reference(const std::string& spec, FeatureNetwork& network, const Wanted& wanted, std::int64_t limit) {
-  const ImageSource source = folder_source(spec, network.channels(), limit);
+Reference image_reference(const std::string& spec, ImageSource source, FeatureNetwork& network, const Wanted& wanted) {
   if (source.count < 2)
-    throw Error(fmt::format("folder {} holds {} image(s) (.jpg .jpeg .png .webp .bmp); a score needs at least 2", spec, source.count));
-  return make_reference(compute(network, spec, source, wanted), spec);
+    throw Error(fmt::format("{} holds {} image(s); a score needs at least 2 (a folder's are .jpg .jpeg .png .webp .bmp)", spec, source.count));
+  FeatureSet set = compute(network, spec, source, wanted);
+  return make_reference(std::move(set), spec, std::move(source));
 }
 
-Reference npz_reference(const std::string& spec, const FeatureNetwork& network, const Wanted& wanted) {
+Reference statistics_reference(const std::string& spec, const FeatureNetwork& network, const Wanted& wanted) {
   FeatureStatistics statistics = read_statistics(spec);
   if (!first_moments_alone(wanted)) throw Error(fmt::format("{} holds mean and covariance alone; what is asked for needs the images", spec));
   const bool other_network = !statistics.network.empty() && statistics.network != network.name();
@@ -151,7 +169,11 @@ Reference npz_reference(const std::string& spec, const FeatureNetwork& network, 
   }
   if (!statistics.preprocess.empty() && statistics.preprocess != network.preprocess())
     throw Error(fmt::format("{} holds statistics of images prepared by '{}', not by '{}'", spec, statistics.preprocess, network.preprocess()));
-  return of_statistics(std::move(statistics), spec);
+  if (statistics.network.empty()) {
+    spdlog::warn("{} does not say which network, weights and resize its statistics are of: the score means something only if they are {}, {}", spec,
+                 network.name(), network.preprocess());
+  }
+  return make_reference(set_of(std::move(statistics)), spec);
 }
 
 }  // namespace
@@ -167,8 +189,11 @@ Reference load_reference(const std::string& spec, FeatureNetwork& network, const
       throw Error(fmt::format("'{}' names split '{}' of dataset {}: there are train and test", spec, split, name));
     return dataset_reference(dataset, split == "train" ? Split::train : Split::test, network, wanted, limit, data);
   }
-  if (fs::is_directory(spec)) return folder_reference(spec, network, wanted, limit);
-  if (fs::exists(spec)) return npz_reference(spec, network, wanted);
+  if (fs::is_directory(spec)) return image_reference(spec, folder_source(spec, network.channels(), limit), network, wanted);
+  if (fs::exists(spec)) {
+    const TensorFile file = read_npz(spec);
+    return file.find("arr_0") ? image_reference(spec, npz_source(file, spec, limit), network, wanted) : statistics_reference(spec, network, wanted);
+  }
   const std::string nearest = nearest_name(name, names);
   throw Error(fmt::format("'{}' is no folder, no .npz file and no dataset{}: the datasets are {}", spec,
                           nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest), fmt::join(names, ", ")));
@@ -177,7 +202,9 @@ Reference load_reference(const std::string& spec, FeatureNetwork& network, const
 Recipe comparison_recipe(const FeatureSet& generated, const Reference& reference) {
   const auto images = [](const FeatureSet& side) { return side.num_images > 0 ? std::to_string(side.num_images) : "unknown"; };
   return {{"num_images", images(generated)},
+          {"image_size", describe_shapes(generated.shapes)},
           {"reference", reference.name},
+          {"reference_image_size", describe_shapes(reference.set.shapes)},
           {"reference_images", images(reference.set)},
           {"reference_hash", reference.hash}};
 }

@@ -12,6 +12,7 @@
 #include "metrics/feature_set.h"
 
 namespace uvit {
+
 double class_agreement(FeatureNetwork& network, const std::vector<Image>& images, const std::vector<std::int64_t>& labels) {
   if (images.empty() || images.size() != labels.size()) {
     throw Error(fmt::format("class agreement needs one label an image, and has {} images and {} labels", images.size(), labels.size()));
@@ -25,7 +26,9 @@ double class_agreement(FeatureNetwork& network, const std::vector<Image>& images
 }
 
 std::string format_score(const Score& score) {
-  std::string line = fmt::format("{} = {:.6g}  (", score.metric, score.value);
+  std::string line = fmt::format("{} = {:.6g}", score.metric, score.value);
+  if (score.interval) line += fmt::format(" [{:.6g}, {:.6g}]", score.interval->low, score.interval->high);
+  line += "  (";
   const char* separator = "";
   for (const auto& [key, value] : score.recipe) {
     line += fmt::format("{}{} {}", separator, key, key.ends_with("hash") ? value.substr(0, 12) : value);
@@ -36,7 +39,9 @@ std::string format_score(const Score& score) {
 
 void append_score(const std::string& path, const Score& score) {
   const std::filesystem::path file = std::filesystem::is_directory(path) ? std::filesystem::path(path) / "scores.jsonl" : std::filesystem::path(path);
-  const nlohmann::ordered_json line = {{"metric", score.metric}, {"value", score.value}, {"recipe", score.recipe}};
+  nlohmann::ordered_json line = {{"metric", score.metric}, {"value", score.value}};
+  if (score.interval) line["interval"] = {score.interval->low, score.interval->high};
+  line["recipe"] = score.recipe;
   append_line(file, line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "data/dataset.h"
+#include "io/npz.h"
 #include "metrics/metric.h"
 #include "metrics/reference.h"
 #include "support/scratch.h"
@@ -204,6 +205,61 @@ TEST_CASE("a folder is scored against its own statistics and against another fol
   CHECK_THAT(error_of([&] { load_reference((folder / "b").string(), network, kMoments, 0, {}); }), Catch::Contains("at least 2"));
 }
 
+TEST_CASE("an .npz of images is a reference as the folder of them is, with its classes") {
+  const ScratchFolder folder;
+  MeanNetwork network;
+  fs::create_directories(folder / "images");
+  HostTensor pixels{DType::u8, {6, 8, 4, 3}, {}}, labels{DType::i64, {6}, {}};
+  for (int i = 0; i < 6; ++i) {
+    Image image{3, 8, 4, {}};
+    for (int j = 0; j < 96; ++j) image.pixels.push_back(static_cast<std::uint8_t>(17 * i + 3 * j));
+    write_png(folder / ("images/" + std::to_string(i) + ".png"), image);
+    for (std::size_t p = 0; p < 32; ++p)
+      for (std::size_t c = 0; c < 3; ++c) pixels.data.push_back(static_cast<std::byte>(image.pixels[c * 32 + p]));
+    labels.data.push_back(static_cast<std::byte>(i));
+    labels.data.resize(labels.data.size() + 7);
+  }
+  const std::string npz = (folder / "images.npz").string();
+  write_npz(npz, {{{"arr_0", pixels}, {"arr_1", labels}}, {}});
+  const ImageSource source = npz_source(read_npz(npz), npz, 4);
+  CHECK(source.count == 4);
+  CHECK(source.labels == std::vector<std::int64_t>{0, 1, 2, 3});
+  CHECK(source.read(2).pixels == read_image(folder / "images/2.png", 3).pixels);
+  CHECK(source.name(2) == npz + "[2]");
+
+  class ColourNetwork : public MeanNetwork {
+   public:
+    std::int64_t channels() const override { return 3; }
+    at::Tensor prepare(const at::Tensor& images) const override { return images.to(at::kFloat).mean(1, true); }
+  } colour;
+  const Reference ours = load_reference(npz, colour, kMoments, 0, {}), files = load_reference((folder / "images").string(), colour, kMoments, 0, {});
+  CHECK(ours.hash == files.hash);
+  CHECK(ours.images.count == 6);
+  CHECK(describe_shapes(ours.set.shapes) == "8 x 4 RGB");
+  pixels.shape = {6, 96};
+  write_npz(npz, {{{"arr_0", pixels}}, {}});
+  CHECK_THAT(error_of([&] { load_reference(npz, colour, kMoments, 0, {}); }), Catch::Contains(npz) && Catch::Contains("[6, 96]"));
+}
+
+TEST_CASE("images handed over one by one give what a collection of them gives, and sizes are told") {
+  MeanNetwork network;
+  std::vector<Image> images;
+  for (int i = 0; i < 100; ++i) images.push_back(i % 7 == 3 ? grey(6, 10, i) : grey(4, 4, i));
+  Wanted wanted = kMoments;
+  wanted.rows = {OutputKind::features};
+  FeatureCollector collector(network, wanted, 8);
+  for (const Image& image : images) collector.add(image);
+  const FeatureSet one_by_one = collector.finish(std::vector<std::int64_t>(100, 2)), all = collect_features(network, memory_source(images), wanted);
+  CHECK(one_by_one.num_images == 100);
+  CHECK(one_by_one.labels.size() == 100);
+  CHECK(one_by_one.rows.at(OutputKind::features).equal(all.rows.at(OutputKind::features)));
+  check_tensor("sigma", one_by_one.moments.at(OutputKind::features).sigma, all.moments.at(OutputKind::features).sigma, 1e-9);
+  CHECK((one_by_one.shapes == all.shapes));
+  CHECK(describe_shapes(all.shapes) == "4 x 4 to 6 x 10 grey");
+  CHECK(describe_shapes({{1, 2, 2}, {3, 2, 2}}) == "2 x 2 RGB and grey");
+  CHECK(describe_shapes({}) == "unknown");
+}
+
 TEST_CASE("what is no reference is told so, with the datasets there are") {
   MeanNetwork network;
   const auto message = [&](const std::string& spec) { return error_of([&] { load_reference(spec, network, kMoments, 0, {}); }); };
@@ -249,9 +305,12 @@ TEST_CASE("a dataset's statistics are computed once and found again by content")
 
 TEST_CASE("a score is one line with its recipe, and one JSON line in a file") {
   const ScratchFolder folder;
-  const Score score{"FD[mean]@12", 12.3456789, {{"network_hash", std::string(64, 'a')}, {"solver", "ddim"}, {"seeds", "0..11 \"x\""}}};
+  const Score score{"FD[mean]@12", 12.3456789, std::nullopt, {{"network_hash", std::string(64, 'a')}, {"solver", "ddim"}, {"seeds", "0..11 \"x\""}}};
   const std::string line = format_score(score);
   CHECK(line == "FD[mean]@12 = 12.3457  (network_hash aaaaaaaaaaaa, seeds 0..11 \"x\", solver ddim)");
+  Score with_interval = score;
+  with_interval.interval = Interval{12.3, 12.4};
+  CHECK_THAT(format_score(with_interval), Catch::StartsWith("FD[mean]@12 = 12.3457 [12.3, 12.4]  ("));
   append_score(folder.path().string(), score);
   append_score((folder / "scores.jsonl").string(), score);
   std::ifstream stream(folder / "scores.jsonl");
