@@ -116,6 +116,8 @@ std::vector<std::string> read_prompts(const SamplingOptions& options) {
   return prompts;
 }
 
+std::size_t prompt_of_image(std::size_t image, std::size_t images, std::size_t prompts) { return image * prompts / std::max(images, prompts); }
+
 void add_prompts(const SamplingOptions& options, const LoadedModel& loaded, GenerateRequest& request) {
   const DataConfig& data = loaded.config.data;
   const std::vector<std::string> prompts = read_prompts(options);
@@ -129,9 +131,8 @@ void add_prompts(const SamplingOptions& options, const LoadedModel& loaded, Gene
     throw Error("prompts need the text encoder and its vocabulary: give --text-encoder and --vocabulary (or data.text_encoder and data.vocabulary)");
   TextContext context(data.text_encoder, data.vocabulary, model.context_tokens, loaded.config.train.device);
   const at::Tensor encoded = context.encode(prompts);
-  const auto images = static_cast<std::int64_t>(request.seeds.size()), texts = static_cast<std::int64_t>(prompts.size());
   std::vector<std::int64_t> rows;
-  for (std::int64_t i = 0; i < images; ++i) rows.push_back(std::min(i * texts / std::max(images, texts), texts - 1));
+  for (std::size_t i = 0; i < request.seeds.size(); ++i) rows.push_back(static_cast<std::int64_t>(prompt_of_image(i, request.seeds.size(), prompts.size())));
   request.contexts = encoded.index_select(0, at::tensor(rows, at::kLong));
   request.empty_context = context.encode({""})[0];
 }

@@ -43,6 +43,9 @@ GenerateRequest make_request(const LoadedModel& loaded, std::int64_t n, const st
 /// Throws Error for prompts without a text model, and the other way round.
 void add_prompts(const SamplingOptions& options, const LoadedModel& loaded, GenerateRequest& request);
 
+/// The prompt that image i of `images` is drawn from.
+std::size_t prompt_of_image(std::size_t image, std::size_t images, std::size_t prompts);
+
 /// The prompts of --prompt and --prompts, in order.
 std::vector<std::string> read_prompts(const SamplingOptions& options);
 
