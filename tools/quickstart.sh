@@ -44,7 +44,7 @@ done
 for model in uvit uvic; do
   echo "quickstart: sampling and scoring $model"
   build/uvit sample "$out/$model" --out "$out/$model.png"
-  build/uvit score "$out/$model" "${images[@]}"
+  build/uvit evaluate "$out/$model" "${images[@]}"
 done
 echo
 for model in uvit uvic; do echo "grid of $model: $out/$model.png"; done

@@ -75,10 +75,13 @@ int main(int argc, char** argv) {
   uvit::add_edit_command(app);
   uvit::add_interpolate_command(app);
   uvit::add_likelihood_command(app);
-  uvit::add_score_command(app);
+  uvit::add_evaluate_command(app);
   uvit::add_fid_command(app);
+  uvit::add_fid_stats_command(app);
+  uvit::add_compare_command(app);
   uvit::add_report_command(app);
   uvit::add_info_command(app);
+  uvit::add_ema_command(app);
   uvit::add_convert_command(app);
   uvit::add_encode_command(app);
   uvit::add_encode_text_command(app);

@@ -79,7 +79,7 @@ expect 1 'model.depth|depth' tiny_train run --resume --set model.depth=4
 expect 1 'out of range|0 to 9' "$uvit" sample run --class 10
 expect 1 "did you mean 'Bag'" "$uvit" sample run --class Bog
 expect 1 "did you mean 'ddim'" "$uvit" sample run --solver ddmi
-expect 1 "did you mean 'fmnist-cnn'" "$uvit" score run --metric fmnist-cn
+expect 1 "did you mean 'fmnist-cnn'" "$uvit" evaluate run --metric fmnist-cn
 expect 1 'guidance' "$uvit" sample run --guidance-scale -1
 expect 1 'grid|png|no such|cannot' "$uvit" sample run -n 1 --out /proc/nowhere/grid.png
 

@@ -7,7 +7,7 @@ succeed 'LibTorch 2' "$uvit" --version
 succeed 'CUDA: ' "$uvit" --version
 succeed 'CPU: ' "$uvit" --version
 succeed 'train.*' "$uvit" --help
-for command in train sample film edit interpolate likelihood score fid report info convert list; do succeed "^Usage: .*$command" "$uvit" "$command" --help; done
+for command in train sample film edit interpolate likelihood evaluate fid fid-stats compare report info convert list; do succeed "^Usage: .*$command" "$uvit" "$command" --help; done
 for row in softmax cog vp_linear vp_cosine edm flow min_snr logit_normal karras dpm_solver_pp_2m unipc ddim euler_ode euler_maruyama_sde fashion_mnist cifar10 folder fmnist-cnn; do
   succeed "^  $row " "$uvit" list
 done
@@ -49,15 +49,47 @@ succeed '9 variations' "$uvit" edit run --image all/seed-000003-class-3.png --nu
 succeed 'paintings' "$uvit" edit run --image all/seed-000003-class-3.png --mask all/seed-000007-class-7.png -n 2 --num-steps 3 --out edit.png
 succeed '^interpolation.png: 4 images' "$uvit" interpolate run --seeds 1,2 --classes Bag,3 --frames 4 --num-steps 2
 succeed '^bits/dim@4 = [0-9.]+ ' "$uvit" likelihood run -n 4 --num-steps 2
-succeed 'eta 1.0' "$uvit" score run -n 10 --agreement 0 --solver ddim --num-steps 2 --set sample.eta=1
-succeed 'guide ema' "$uvit" score run -n 10 --agreement 0 --num-steps 2 --guidance-scale 2 --guide run/checkpoints/step-3
+succeed 'eta 1.0' "$uvit" evaluate run -n 10 --agreement 0 --solver ddim --num-steps 2 --set sample.eta=1
+succeed 'guide ema' "$uvit" evaluate run -n 10 --agreement 0 --num-steps 2 --guidance-scale 2 --guide run/checkpoints/step-3
+drawn=$("$uvit" evaluate run -n 10 --bootstrap 0 --images drawn 2>/dev/null | sed -n 's/^FD.*@10 = \([^ ]*\) .*/\1/p')
+[ "$(ls drawn | wc -l)" = 10 ] || fail "evaluate --images: 10 images expected"
 rm run/scores.jsonl
 
-succeed '^FD\[fmnist-cnn\]@10 = ' "$uvit" score run -n 10 --agreement 10
+succeed '^FD\[fmnist-cnn\]@10 = [0-9.e+]+ \[[0-9.e+]+, [0-9.e+]+\] ' "$uvit" evaluate run -n 10 --agreement 10
 [ "$(wc -l <run/scores.jsonl)" = 2 ] || fail "two scores expected in scores.jsonl"
 succeed 'FD\[fmnist-cnn\]@10 = .*\| +[0-9.]+ % of 10' "$uvit" report run
-succeed '^FD\[fmnist-cnn\]@10 = ' "$uvit" fid all fashion_mnist:test --limit 10 --save all_statistics.npz
+
+# Folders, .npz of images, statistics, datasets and checkpoints are sides of a comparison, and the same images give the same distance.
+succeed '^FD\[fmnist-cnn\]@10 = .*preprocess ' "$uvit" fid all fashion_mnist:test --limit 10 --save all_statistics.npz
 succeed '^FD\[fmnist-cnn\]@10 = (0 |-?0\.0000|-?[0-9.]+e-)' "$uvit" fid all_statistics.npz all
+succeed '^FD\[fmnist-cnn\]@10 = (0 |-?0\.0000|-?[0-9.]+e-)' "$uvit" fid all.npz all
+succeed "^FD\[fmnist-cnn\]@10 = $drawn " "$uvit" fid run fashion_mnist -n 10
+succeed "^FD\[fmnist-cnn\]@10 = $drawn " "$uvit" fid drawn fashion_mnist
+succeed '^train.npz: mean and covariance of 64 features of 50 images of fashion_mnist:train \(28 x 28 grey\)' \
+  "$uvit" fid-stats "$source_dir/configs/fashion_mnist/uvic.toml" -o train.npz --limit 50
+succeed '^FD\[fmnist-cnn\]@10 = .*reference_images 50' "$uvit" fid all.npz train.npz
+succeed '^KID\[fmnist-cnn\]@10 = ' "$uvit" fid all fashion_mnist:test --limit 60 --metrics kid,prdc,is --memorisation nearest.png --floor
+grep -q '^coverage floor\[fmnist-cnn\]@10\|^coverage\[fmnist-cnn\] floor@10' stdout || fail "no floor of coverage: $(cat stdout)"
+[ -s nearest.png ] || fail "no picture of the nearest images"
+expect 1 'needs the images' "$uvit" fid all.npz train.npz --metrics kid
+
+# Runs side by side.
+tiny_train twin --set model.attention='["softmax"]' >/dev/null 2>err || fail "training: $(tail -n 3 err)"
+expect 1 'uvit evaluate twin' "$uvit" compare run twin
+succeed . "$uvit" evaluate twin -n 10 --agreement 10
+succeed '^FD\[fmnist-cnn\]@10 +twin +1 .*(yes|no)$' "$uvit" compare run twin
+grep -q '^note: .*model.attention' stdout || fail "compare does not say what differs: $(cat stdout)"
+succeed '^\| FD' "$uvit" compare run twin --format markdown
+succeed '"difference"' "$uvit" compare run twin --format json --metrics FD
+succeed '^metric,runs,seeds' "$uvit" compare run twin --format csv
+
+# Averages of any length, from the snapshots that a training left.
+tiny_train lengths --set "train.ema_power=[0.05, 0.1]" --set train.checkpoint_every=1 --set train.keep_checkpoints=1 >/dev/null 2>err ||
+  fail "training: $(tail -n 3 err)"
+succeed '^length.safetensors: EMA of relative length 0.15 at step 6, from 12 snapshots' "$uvit" ema lengths --length 0.15 -o length.safetensors
+succeed '^grid: ' "$uvit" sample length.safetensors --config lengths/config.toml -n 2 --grid 1x2 --out length.png
+expect 1 'train.ema_power' "$uvit" ema run --length 0.1 -o none.safetensors
+expect 1 '0.2887' "$uvit" ema lengths --length 0.4 -o none.safetensors
 
 # The weights of a run leave as one file and are the same model.
 succeed 'tensors' "$uvit" convert run weights.pth

@@ -67,7 +67,7 @@ def least(rounds, work):
 
 def ours(*arguments):
     command = [ROOT / "build/tools/bench/bench_fid", *map(str, arguments)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
 def median(values):
@@ -140,7 +140,7 @@ def bench_end_to_end(folder, count):
     uvit = [ROOT / "build/uvit", "fid", folder / "A", folder / "B", "--network", "inception", "--inception", folder / WEIGHTS, "--any-weights"]
     print(f"end to end, folders of {count} and 64 PNGs:", flush=True)
     base = None
-    for name, command in (("pytorch-fid", official), ("uvit", uvit)):
+    for name, command in (("pytorch-fid", official), ("uvit", uvit), ("uvit bf16", uvit + ["--network-precision", "bf16"])):
         cpu, wall, line = child_seconds(list(map(str, command)), environment)
         base = base or cpu
         print(f"  {name:<15} {cpu:8.1f} CPU s, {wall:8.1f} s by the clock, {base / cpu:.2f} x; {line.split('(')[0]}", flush=True)

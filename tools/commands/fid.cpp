@@ -2,54 +2,83 @@
 
 #include <fmt/format.h>
 
-#include "attention/device.h"
 #include "commands/commands.h"
+#include "commands/scoring_options.h"
 #include "core/error.h"
-#include "metrics/metric.h"
-#include "metrics/reference.h"
 
 namespace uvit {
 namespace {
 
 struct Arguments {
-  std::string a, b, network = EvalConfig{}.metric, save, path;
-  NetworkOptions options;
+  ScoringOptions scoring;
+  std::string a, b, save, config;
+  std::optional<std::int64_t> count;
   std::int64_t limit = 0;
 };
 
-void run(const Arguments& arguments) {
-  if (arguments.limit < 0) throw UsageError("--limit: must not be negative");
-  select_device(arguments.options.device);  // says in one line what is missing
-  const auto network = load_feature_network(arguments.network, arguments.options);
+/// One side of the comparison with the recipe of how its images came to be.
+struct Side {
+  Reference reference;
+  Recipe recipe;
+  std::vector<Image> images;  ///< that reference.images reads, for a checkpoint
+};
+
+Side draw_side(const Arguments& arguments, const std::string& spec, FeatureNetwork& network, const Wanted& wanted) {
+  SamplingOptions sampling;
+  sampling.checkpoint = spec;
+  sampling.config = arguments.config;
+  LoadedModel loaded = load_for_sampling(sampling);
+  const std::int64_t count = arguments.count.value_or(loaded.config.eval.num_images);
+  if (count < 2) throw UsageError("-n: a score needs at least 2 images");
+  const GenerateRequest request = make_request(loaded, count, {});
+  const bool keep = !arguments.scoring.memorisation.empty();
+  DrawnSet drawn = draw_features(loaded, request, network, wanted, keep ? request.seeds.size() : 0);
+  Side side{{std::move(drawn.set), spec, loaded.weights_hash, {}}, drawn_recipe(loaded, request, drawn.report), std::move(drawn.images)};
+  return side;
+}
+
+Side load_side(const Arguments& arguments, const std::string& spec, FeatureNetwork& network, const Wanted& wanted) {
+  if (is_checkpoint(spec)) return draw_side(arguments, spec, network, wanted);
   DataConfig data;
   data.dataset.clear();  // --data-path is meant for whichever dataset is named
-  data.path = arguments.path;
-  const std::vector<std::string> metrics = {"fid"};
-  const Reference a = load_reference(arguments.a, *network, wanted_for(metrics), arguments.limit, data);
-  const Reference b = load_reference(arguments.b, *network, wanted_for(metrics), arguments.limit, data);
-  if (!arguments.save.empty()) write_statistics(arguments.save, a.set.moments.at(OutputKind::features));
+  data.path = arguments.scoring.data_path;
+  return {load_reference(spec, network, wanted, arguments.limit, data), {}, {}};
+}
+
+void run(const Arguments& arguments) {
+  if (arguments.limit < 0) throw UsageError("--limit: must not be negative");
+  const ScoringOptions& scoring = arguments.scoring;
+  const auto network = scoring.load(EvalConfig{}.metric);
+  Wanted wanted = scoring.generated();
+  if (!arguments.save.empty()) wanted.moments.insert(OutputKind::features);
+  Side a = load_side(arguments, arguments.a, *network, wanted), b = load_side(arguments, arguments.b, *network, scoring.reference());
+  for (Side* side : {&a, &b}) {
+    if (!side->images.empty()) side->reference.images = memory_source(side->images);
+  }
+  if (!arguments.save.empty()) write_statistics(arguments.save, a.reference.set.moments.at(OutputKind::features));
 
   Recipe recipe = network->recipe();
-  recipe.merge(comparison_recipe(a.set, b));
-  recipe.insert({{"images", a.name}, {"images_hash", a.hash}});
-  for (const Score& score : compute_metrics(metrics, *network, "", a.set, b.set, recipe)) fmt::print("{}\n", format_score(score));
+  recipe.merge(comparison_recipe(a.reference.set, b.reference));
+  recipe.insert({{"images", a.reference.name}, {"images_hash", a.reference.hash}});
+  recipe.merge(a.recipe);
+  for (const auto& [key, value] : b.recipe) recipe["reference_" + key] = value;
+  for (const Score& score : score_sets(scoring, *network, a.reference.set, a.reference.images, b.reference, recipe))
+    fmt::print("{}\n", format_score(score));
 }
 
 }  // namespace
 
 void add_fid_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("fid", "Frechet distance between two sets of images");
+  CLI::App* command = app.add_subcommand("fid", "Frechet distance, and other metrics, between two sets of images");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("A", arguments->a, "Folder of images, .npz of statistics, or a dataset (fashion_mnist, fashion_mnist:test)")->required();
+  command->add_option("A", arguments->a, "The images judged: a folder, an .npz of images (arr_0) or statistics, a dataset (cifar10:test) or a checkpoint")
+      ->required();
   command->add_option("B", arguments->b, "The reference, in the same forms")->required();
-  command->add_option("--network,--metric", arguments->network, "Feature network: a row of `uvit list networks`, or script:FILE")->capture_default_str();
-  command->add_option("--inception", arguments->options.weights, "Weights of network inception: pt_inception-2015-12-05-6726825d.pth");
-  command->add_flag("--any-weights", arguments->options.any_weights, "Take Inception weights whose hash is not the published one's");
-  command->add_option("--resize", arguments->options.resize, "A row of `uvit list resizes` (default: the network's own)");
-  command->add_option("--device", arguments->options.device, "cpu or cuda, for the network (inception)")->capture_default_str();
-  command->add_option("--network-precision", arguments->options.precision, "fp32, or bf16 (inception)")->capture_default_str();
+  arguments->scoring.add_network_to(*command);
+  arguments->scoring.add_metrics_to(*command);
   command->add_option("--limit", arguments->limit, "Images used of each side at most; 0: all")->capture_default_str();
-  command->add_option("--data-path", arguments->path, "Where a dataset that is named lies (default: its own default)");
+  command->add_option("-n", arguments->count, "Images drawn from a checkpoint (default: eval.num_images of the run)");
+  command->add_option("--config", arguments->config, "Configuration of a checkpoint that is a bare weight file");
   command->add_option("--save", arguments->save, "Write the statistics of A to this .npz");
   command->callback([arguments] { run(*arguments); });
 }

@@ -29,9 +29,13 @@ std::vector<json> read_json_lines(const std::filesystem::path& path) {
   return lines;
 }
 
-/// The newest score whose metric starts with `prefix`.
-const json* newest(const std::vector<json>& scores, const std::string& prefix) {
-  const auto found = std::find_if(scores.rbegin(), scores.rend(), [&](const json& s) { return s.value("metric", "").starts_with(prefix); });
+/// The newest score whose metric starts with one of `prefixes`; floors and extrapolations are scores of their own.
+const json* newest(const std::vector<json>& scores, const std::vector<std::string>& prefixes) {
+  const auto found = std::find_if(scores.rbegin(), scores.rend(), [&](const json& score) {
+    const std::string metric = score.value("metric", "");
+    const bool beside = metric.find(" floor@") != std::string::npos || metric.find(" infinity@") != std::string::npos;
+    return !beside && std::any_of(prefixes.begin(), prefixes.end(), [&](const std::string& prefix) { return metric.starts_with(prefix); });
+  });
   return found == scores.rend() ? nullptr : &*found;
 }
 
@@ -58,8 +62,8 @@ void run(const std::vector<std::string>& runs) {
   for (const std::string& folder : runs) {
     const CheckpointState state = load_state(find_step_folder(folder));
     const std::vector<json> scores = read_json_lines(std::filesystem::path(folder) / "scores.jsonl");
-    const json* distance = newest(scores, "FD[");
-    const json* agreement = newest(scores, "class agreement[");
+    const json* distance = newest(scores, {"FD[", "FID@"});
+    const json* agreement = newest(scores, {"class agreement["});
     rows.push_back({describe_model(state.plan), std::to_string(state.step),
                     fmt::format("{:.0f}", median_rate(read_json_lines(std::filesystem::path(folder) / "metrics.jsonl"))),
                     distance ? fmt::format("{} = {:.2f}", distance->at("metric").get<std::string>(), distance->at("value").get<double>()) : "-",
