@@ -182,6 +182,8 @@ std::pair<CheckpointState, CheckpointTensors> load_official_checkpoint(const fs:
   if (config.train.ema_decay.size() != 1)
     throw Error(fmt::format("{} has one moving average, and train.ema_decay {} rates: give the one it was made with", folder.string(),
                             config.train.ema_decay.size()));
+  if (config.train.ema_half_life > 0 || !config.train.ema_power.empty())
+    throw Error(fmt::format("{} has one moving average of a constant rate: leave out train.ema_half_life and train.ema_power", folder.string()));
   std::pair<CheckpointState, CheckpointTensors> checkpoint;
   auto& [state, tensors] = checkpoint;
   state.step = read_step(folder);

@@ -71,7 +71,9 @@ struct OptimizerConfig {
   double weight_decay = 0.03;
   std::string decay = "all";              ///< "all" (official) or "matrices": leaves out norms, biases, embeddings and attention scalars
   std::int64_t warmup_steps = 2500;       ///< step i uses lr * min(i / warmup_steps, 1), so step 0 has rate 0; <= 0: constant
-  std::string lr_schedule = "constant";   ///< after warm-up: "constant" (official) or "cosine" (to 0 at train.steps)
+  std::string lr_schedule = "constant";   ///< after warm-up: "constant" (official), "cosine", "inverse_sqrt" or "warmup_stable_decay"
+  std::int64_t lr_reference_steps = 70000;  ///< inverse_sqrt: lr / sqrt(max(step / this, 1))
+  double lr_decay_share = 0.2;            ///< warmup_stable_decay: the last share of train.steps, over which lr falls to 0
   double clip_grad_norm = 0.0;            ///< largest global gradient norm; 0: no clipping
 
   bool operator==(const OptimizerConfig&) const = default;
@@ -82,7 +84,10 @@ struct TrainConfig {
   std::int64_t batch_size = 128;          ///< global batch, in images
   std::int64_t micro_batch_size = 0;      ///< images a forward pass; 0 = batch_size. Smaller accumulates gradients
   std::uint64_t seed = 0;
-  std::vector<double> ema_decay = {0.9999};  ///< one EMA profile a rate
+  std::vector<double> ema_decay = {0.9999};  ///< one EMA profile a rate; the first is what sampling uses
+  double ema_half_life = 0.0;             ///< images; one EMA profile more, of this half-life; 0: none
+  double ema_ramp_up = 0.05;              ///< its half-life is at most this times the images seen; 0: no ramp
+  std::vector<double> ema_power;          ///< one power-function EMA profile a relative length; two, as 0.05 and 0.1, give every length afterwards
   std::string precision = "fp32";         ///< fp32 | bf16 | fp16: autocast; weights, EMA and optimizer state stay fp32
   std::string device = "cpu";             ///< "cpu" or "cuda"
   std::int64_t threads = 0;               ///< intra-op threads; 0: all cores

@@ -53,6 +53,8 @@ void check_train(const TrainConfig& train) {
   if (train.ema_decay.empty()) throw Error("train.ema_decay: give at least one rate (0 follows the weights)");
   if (std::set<double>(train.ema_decay.begin(), train.ema_decay.end()).size() != train.ema_decay.size())
     throw Error("train.ema_decay: a rate is given twice");
+  if (std::set<double>(train.ema_power.begin(), train.ema_power.end()).size() != train.ema_power.size())
+    throw Error("train.ema_power: a length is given twice");
 }
 
 }  // namespace

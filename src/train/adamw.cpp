@@ -12,6 +12,12 @@ namespace uvit {
 double learning_rate(const OptimizerConfig& config, std::int64_t step, std::int64_t steps) {
   if (config.warmup_steps > 0 && step < config.warmup_steps)
     return config.lr * (static_cast<double>(step) / static_cast<double>(config.warmup_steps));
+  if (config.lr_schedule == "inverse_sqrt")
+    return config.lr / std::sqrt(std::max(static_cast<double>(step) / static_cast<double>(config.lr_reference_steps), 1.0));
+  if (config.lr_schedule == "warmup_stable_decay") {
+    const double left = static_cast<double>(steps - step) / static_cast<double>(steps);
+    return config.lr * std::clamp(left / config.lr_decay_share, 0.0, 1.0);
+  }
   if (config.lr_schedule != "cosine") return config.lr;
   const std::int64_t start = std::max<std::int64_t>(config.warmup_steps, 0);
   const double progress = steps > start ? static_cast<double>(step - start) / static_cast<double>(steps - start) : 1.0;

@@ -7,8 +7,10 @@
 
 namespace uvit {
 
-/// Learning rate of step i = 0, 1, 2, ...: lr * min(i / warmup_steps, 1), so that the first step has rate 0 (official); then constant, or a
-/// cosine to 0 at `steps`.
+/// Learning rate of step i = 0, 1, 2, ...: lr * min(i / warmup_steps, 1), so that the first step has rate 0 (official); then constant, or
+/// cosine: lr (1 + cos(pi u)) / 2, u from 0 after the warm-up to 1 at `steps` (arXiv:1608.03983);
+/// inverse_sqrt: lr / sqrt(max(i / lr_reference_steps, 1)) (Karras et al., arXiv:2312.02696);
+/// warmup_stable_decay: constant, and over the last lr_decay_share of `steps` linearly to 0 (Hu et al., arXiv:2404.06395; linear: arXiv:2405.18392).
 double learning_rate(const OptimizerConfig& config, std::int64_t step, std::int64_t steps);
 
 /// Scales all gradients by min(1, max_norm / (norm + 1e-6)) when max_norm > 0. @return the norm before

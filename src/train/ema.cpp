@@ -8,7 +8,7 @@
 
 namespace uvit {
 
-Ema::Ema(double rate, const NamedTensors& parameters) : rate_(rate) {
+Ema::Ema(EmaProfile profile, const NamedTensors& parameters) : profile_(std::move(profile)), rate_(profile_.rate(1)) {
   for (const auto& [name, parameter] : parameters) average_.emplace_back(name, parameter.detach().clone(at::MemoryFormat::Contiguous));
 }
 

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "checkpoint/checkpoint.h"
+#include "train/ema_profile.h"
 
 namespace uvit {
 
@@ -9,14 +10,18 @@ namespace uvit {
 /// (the official order).
 class Ema {
  public:
-  Ema(double rate, const NamedTensors& parameters);
+  Ema(EmaProfile profile, const NamedTensors& parameters);
+  Ema(double rate, const NamedTensors& parameters) : Ema(constant_profile(rate), parameters) {}
+  /// The step (1, 2, ...) whose rate the next update takes, here or in DeviceUpdate.
+  void at_step(std::int64_t step) { rate_ = profile_.rate(step); }
   void update(const NamedTensors& parameters);
   double rate() const { return rate_; }
-  std::string profile() const { return ema_profile(rate_); }  ///< "0.9999": the name in files
+  const std::string& profile() const { return profile_.name; }
   const NamedTensors& parameters() const { return average_; }
   void load(const NamedTensors& saved);
 
  private:
+  EmaProfile profile_;
   double rate_;
   NamedTensors average_;
 };

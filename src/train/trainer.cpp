@@ -18,6 +18,7 @@
 #include "train/device_batches.h"
 #include "train/device_update.h"
 #include "train/ema.h"
+#include "train/ema_snapshots.h"
 #include "train/evaluation.h"
 #include "train/interrupt.h"
 #include "train/loss_scale.h"
@@ -134,7 +135,12 @@ Trainer::Trainer(const TrainRequest& request)
   check_data(config_, *dataset_);
   prepare_run_folder(run_, request.resume);
   if (config_.train.eval_every > 0) held_out_.emplace(config_);
-  for (double rate : config_.train.ema_decay) emas_.emplace_back(rate, parameters_);
+  for (EmaProfile& profile : ema_profiles(config_.train)) {
+    if (const double left = start_share(profile, config_.train.steps); left > 0.01)
+      spdlog::warn("EMA {}: {:.1f} % of the initial weights are left in it after {} steps; train.ema_half_life and train.ema_power forget them",
+                   profile.name, 100 * left, config_.train.steps);
+    emas_.emplace_back(std::move(profile), parameters_);
+  }
   device_update_ = make_device_update(optimizer_, emas_);
   if (request.resume) resume();
   metrics_.emplace(run_, step_);
@@ -213,6 +219,7 @@ at::Tensor Trainer::update(double lr) {
   }
   const bool overflow = looks_at_every_step_ && !std::isfinite(norm.item<double>());
   if (overflow && !loss_scale_.can_shrink()) stop_not_finite("the gradient norm", step_ + 1);
+  for (Ema& ema : emas_) ema.at_step(step_ + 1);
   if (!overflow && device_update_) {
     device_update_->apply(lr);
   } else if (!overflow) {
@@ -293,6 +300,7 @@ void Trainer::save(const std::optional<double>& eval_loss) {
   for (const Ema& ema : emas_) tensors.ema[ema.profile()] = ema.parameters();
   tensors.optimizer.emplace_back("loss_scale", loss_scale_.state());
   checkpoint_ = save_checkpoint(run_, state, tensors);
+  keep_snapshots(run_, checkpoint_, config_.train);
   if (eval_loss && (best_eval_loss_ < 0 || *eval_loss < best_eval_loss_)) {
     best_eval_loss_ = *eval_loss;
     link_checkpoint(run_, "best", checkpoint_);
@@ -311,7 +319,12 @@ void Trainer::resume() {
   load_parameters(model_, to_tensor_file(tensors.model), origin);
   optimizer_.load(tensors.optimizer);
   loss_scale_.load(tensors.optimizer);
-  for (Ema& ema : emas_) ema.load(tensors.ema.at(ema.profile()));
+  for (Ema& ema : emas_) {
+    const auto saved = tensors.ema.find(ema.profile());
+    if (saved == tensors.ema.end())
+      throw Error(fmt::format("{} has no EMA {}: the run was made without it", checkpoint_.string(), ema.profile()));
+    ema.load(saved->second);
+  }
   step_ = state.step;
   images_seen_ = state.images_seen;
   loss_sum_.fill_(state.loss_sum);

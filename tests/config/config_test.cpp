@@ -79,6 +79,7 @@ TEST_CASE("each key sets a field of its own, and to_toml reads back to the same 
   config.model.softmax_blocks = {};
   config.train.batch_size = config.train.micro_batch_size * 2;
   config.sample.guidance_interval.resize(2);
+  config.train.ema_power = {0.05, 0.1};
   const Config back = parse(to_toml(config));
   CHECK(back == config);
   for (const ConfigKey& key : config_keys()) {
@@ -185,6 +186,8 @@ TEST_CASE("fields that contradict one another are refused") {
   CHECK_THAT(error_in("[train]\nbatch_size = 128\nmicro_batch_size = 48\n"), Contains("train.micro_batch_size = 48 does not divide"));
   CHECK_THAT(error_in("[train]\nema_decay = []\n"), Contains("train.ema_decay"));
   CHECK_THAT(error_in("[train]\nema_decay = [0.9, 0.9]\n"), Contains("given twice"));
+  CHECK_THAT(error_in("[train]\nema_power = [0.1, 0.1]\n"), Contains("given twice"));
+  CHECK_THAT(error_in("[train]\nema_power = [0.05, 0.3]\n"), Contains("train.ema_power"));
   CHECK_THAT(error_in("[diffusion]\nlabel_dropout = 0.1\n"), Contains("set data.num_classes"));
   CHECK(parse("[diffusion]\nlabel_dropout = 0.1\n[data]\nnum_classes = 10\n").data.num_classes == 10);
 

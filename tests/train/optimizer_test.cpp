@@ -67,6 +67,27 @@ TEST_CASE("the cosine begins after the warm-up and ends at 0") {
   CHECK(learning_rate(config, 200, 110) == Approx(0.0).margin(1e-15));
 }
 
+TEST_CASE("inverse square root and warmup-stable-decay") {
+  OptimizerConfig config;
+  config.lr = 0.2;
+  config.warmup_steps = 10;
+  config.lr_schedule = "inverse_sqrt";
+  config.lr_reference_steps = 25;
+  CHECK(learning_rate(config, 5, 1000) == 0.1);
+  CHECK(learning_rate(config, 10, 1000) == 0.2);
+  CHECK(learning_rate(config, 25, 1000) == 0.2);
+  CHECK(learning_rate(config, 100, 1000) == Approx(0.1));
+  CHECK(learning_rate(config, 900, 1000) == Approx(0.2 / 6));
+
+  config.lr_schedule = "warmup_stable_decay";
+  config.lr_decay_share = 0.25;
+  CHECK(learning_rate(config, 5, 1000) == 0.1);
+  CHECK(learning_rate(config, 10, 1000) == 0.2);
+  CHECK(learning_rate(config, 750, 1000) == 0.2);
+  CHECK(learning_rate(config, 900, 1000) == Approx(0.08));
+  CHECK(learning_rate(config, 1000, 1000) == 0.0);
+}
+
 TEST_CASE("AdamW, EMA and clipping give the same bits on any number of threads") {
   const int before = at::get_num_threads();
   std::vector<NamedTensors> results;

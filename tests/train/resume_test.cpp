@@ -161,5 +161,6 @@ TEST_CASE("a run folder is never overwritten, and resumed with its own settings 
   refused("diffusion.prediction", [](Config& c) { c.diffusion.prediction = "x0"; });
   refused("data.flip", [](Config& c) { c.data.flip = false; });
   refused("train.ema_decay", [](Config& c) { c.train.ema_decay = {0.9}; });
+  refused("train.ema_power", [](Config& c) { c.train.ema_power = {0.1}; });
   CHECK(read_file(run / "run/config.toml").find("lr = 0.001") != std::string::npos);
 }

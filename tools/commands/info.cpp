@@ -8,6 +8,7 @@
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
 #include "core/error.h"
+#include "train/ema_profile.h"
 
 namespace uvit {
 namespace {
@@ -24,7 +25,7 @@ struct MemoryEstimate {
 
 MemoryEstimate estimate_memory(const UViT& model, const Config& config) {
   const UViTOptions& o = model.options();
-  const double profiles = static_cast<double>(config.train.ema_decay.size());
+  const double profiles = static_cast<double>(ema_profiles(config.train).size());
   const double tokens = static_cast<double>((o.height / o.patch_size) * (o.width / o.patch_size) + 1 + (o.label_rows > 0) + o.context_tokens);
   const double width = static_cast<double>(o.embed_dim);
   // a block keeps x twice, both norms, qkv, the attention output, fc1 and its GELU, and, where it does not run fused, the weights and their scores
