@@ -183,7 +183,7 @@ void prune_checkpoints(const fs::path& run, std::int64_t keep) {
   remove_remains(checkpoints);
   if (keep <= 0) return;
   std::set<std::string> spared;
-  for (const char* name : {"latest", "best"}) {
+  for (const char* name : {"latest", "best", "best_score"}) {
     std::error_code no_link;
     spared.insert(fs::read_symlink(checkpoints / name, no_link).filename().string());
   }

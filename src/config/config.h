@@ -131,6 +131,9 @@ struct SampleConfig {
 struct EvalConfig {
   std::string metric = "fmnist-cnn";      ///< row of the feature network table
   std::int64_t num_images = 2000;
+  std::int64_t every_steps = 0;           ///< training steps between scores, each with a checkpoint; 0: none
+  std::int64_t n = 1000;                  ///< images drawn for each of them
+  std::string reference;                  ///< what they are compared with, as `uvit fid` takes it; "": the training data
 
   bool operator==(const EvalConfig&) const = default;
 };

@@ -167,6 +167,9 @@ const std::vector<ConfigKey>& table() {
 
       {"eval", "metric", kEval<&E::metric>, any(), "row of the feature network table"},
       {"eval", "num_images", kEval<&E::num_images>, at_least(1), "generated images that a score is taken over"},
+      {"eval", "every_steps", kEval<&E::every_steps>, at_least(0), "training steps between scores, each with a checkpoint; 0: none"},
+      {"eval", "n", kEval<&E::n>, at_least(2), "images drawn for each of them"},
+      {"eval", "reference", kEval<&E::reference>, any(), "what they are compared with, as uvit fid takes it; empty: the training data"},
   };
   return keys;
 }

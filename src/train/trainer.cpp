@@ -27,6 +27,7 @@
 #include "train/run_folder.h"
 #include "train/trainer.h"
 #include "train/training_batch.h"
+#include "train/training_score.h"
 
 namespace uvit {
 namespace fs = std::filesystem;
@@ -80,6 +81,7 @@ class Trainer {
   double evaluate();
   void log(const Step& step, double images_per_second, double data_wait, const std::optional<double>& eval_loss);
   void preview();
+  void score();
   void save(const std::optional<double>& eval_loss);
   void resume();
   [[noreturn]] void stop_not_finite(const std::string& what, std::int64_t step) const;
@@ -95,6 +97,7 @@ class Trainer {
   const Parameterisation& parameterisation_;
   const std::unique_ptr<Dataset> dataset_;
   std::optional<HeldOut> held_out_;
+  std::optional<TrainingScore> training_score_;
   UViT model_;
   NamedTensors parameters_;
   AdamW optimizer_;
@@ -105,7 +108,7 @@ class Trainer {
   std::int64_t step_ = 0, images_seen_ = 0;
   at::Tensor loss_sum_;  // since the last line of the log, as Step::loss
   std::int64_t loss_count_ = 0;
-  double best_eval_loss_ = -1;
+  double best_eval_loss_ = -1, best_score_ = -1;
   fs::path checkpoint_;  // the last one saved
   std::optional<MetricsLog> metrics_;
   std::chrono::steady_clock::time_point started_;
@@ -135,6 +138,7 @@ Trainer::Trainer(const TrainRequest& request)
   check_data(config_, *dataset_);
   prepare_run_folder(run_, request.resume);
   if (config_.train.eval_every > 0) held_out_.emplace(config_);
+  if (config_.eval.every_steps > 0) training_score_.emplace(config_);
   for (EmaProfile& profile : ema_profiles(config_.train)) {
     if (const double left = start_share(profile, config_.train.steps); left > 0.01)
       spdlog::warn("EMA {}: {:.1f} % of the initial weights are left in it after {} steps; train.ema_half_life and train.ema_power forget them",
@@ -173,7 +177,8 @@ TrainResult Trainer::run() {
     since_log.stop(train.batch_size);
     progress.update(images_seen_, fmt::format("loss {:.4f}", result.loss));
 
-    const bool checkpoint_due = last || is_due(train.checkpoint_every, step_);
+    const bool score_due = is_due(config_.eval.every_steps, step_);
+    const bool checkpoint_due = last || score_due || is_due(train.checkpoint_every, step_);
     std::optional<double> eval_loss;  // taken for every checkpoint of the cadence, so that `best` can be any of them
     if (held_out_ && (checkpoint_due || is_due(train.eval_every, step_))) eval_loss = result.eval_loss = evaluate();
     if (last || eval_loss || is_due(train.log_every, step_)) {
@@ -182,6 +187,7 @@ TrainResult Trainer::run() {
     }
     if (is_due(train.sample_every, step_)) preview();
     if (checkpoint_due) save(eval_loss);
+    if (score_due) score();
   }
 
   result.interrupted = step_ < train.steps;
@@ -284,6 +290,18 @@ void Trainer::preview() {
   write_preview(model_, config_, run_, step_, fmt::format("ema_{}", emas_.front().profile()), metrics_->events(), *dataset_);
 }
 
+/// Scores the checkpoint just saved.
+void Trainer::score() {
+  const WeightsInPlace weights(parameters_, emas_.front().parameters());
+  const Score found = (*training_score_)(model_, step_, fmt::format("ema_{}", emas_.front().profile()));
+  append_score(run_.string(), found);
+  metrics_->events().add_scalar("score/" + found.metric, step_, found.value);
+  spdlog::info("step {}: {} = {:.6g}", step_, found.metric, found.value);
+  if (best_score_ >= 0 && found.value >= best_score_) return;
+  best_score_ = found.value;
+  link_checkpoint(run_, "best_score", checkpoint_);
+}
+
 void Trainer::save(const std::optional<double>& eval_loss) {
   for (const auto& [name, parameter] : parameters_)
     if (!at::isfinite(parameter).all().item<bool>()) stop_not_finite(fmt::format("parameter '{}'", name), step_);
@@ -331,6 +349,7 @@ void Trainer::resume() {
   loss_count_ = state.loss_count;
   const fs::path best = run_ / "checkpoints" / "best";
   if (fs::is_regular_file(best / "state.json")) best_eval_loss_ = load_state(best).eval_loss;
+  best_score_ = best_training_score(run_ / "scores.jsonl", step_);
   spdlog::info("resuming from {}", checkpoint_.string());
 }
 

@@ -21,7 +21,8 @@ struct TrainResult {
   bool interrupted = false;        ///< SIGINT or SIGTERM: saved and stopped before the last step
 };
 
-/// Trains to config.train.steps. Writes RUN/config.toml, metrics.jsonl, the event file, grids and checkpoints. A loss that is not finite throws Error
+/// Trains to config.train.steps. Writes RUN/config.toml, metrics.jsonl, the event file, grids, checkpoints and, with eval.every_steps, scores.jsonl
+/// (checkpoints/best_score points at the checkpoint of the lowest score). A loss that is not finite throws Error
 /// naming the step, with the last good checkpoint kept. Bit-equal to an uninterrupted run when resumed (CPU, equal thread count).
 TrainResult train(const TrainRequest& request);
 

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <catch2/catch.hpp>
+#include <fstream>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "checkpoint/checkpoint.h"
@@ -12,6 +14,7 @@
 #include "support/scratch.h"
 #include "support/tensors.h"
 #include "train/tiny_run.h"
+#include "train/training_score.h"
 
 namespace fs = std::filesystem;
 using namespace uvit;
@@ -138,6 +141,50 @@ TEST_CASE("the best checkpoint is that of the lowest held-out loss, and survives
   CHECK(load_state(run / "checkpoints/best").eval_loss == lowest);
   CHECK(fs::read_symlink(run / "checkpoints/best") == best);
   CHECK(step_names(run) == std::set<std::string>{"best", "latest", "step-11", "step-12", best});
+}
+
+TEST_CASE("scores in training are of their checkpoint, the best one is kept, and a resumed run knows it") {
+  const ScratchFolder data, scratch;
+  const fs::path run = scratch / "run";
+  Config config = tiny_config(data.path());
+  config.train.steps = 6;
+  config.train.keep_checkpoints = 1;
+  config.train.ema_decay = {0.5};
+  config.optimizer.lr = 0.02;
+  config.sample.num_steps = 2;
+  config.sample.batch_size = 5;
+  config.eval.every_steps = 2;
+  config.eval.n = 10;
+  const auto scores = [&](const fs::path& of) {
+    std::vector<std::pair<std::string, double>> found;
+    std::ifstream stream(of / "scores.jsonl");
+    for (std::string line; std::getline(stream, line);) {
+      const auto json = nlohmann::json::parse(line);
+      CHECK(json["metric"] == "FD[fmnist-cnn]@10");
+      found.emplace_back(json["recipe"]["step"], json["value"]);
+    }
+    return found;
+  };
+  train({config, run});
+  const auto whole = scores(run);
+  REQUIRE(whole.size() == 3);
+  CHECK(whole[0].first == "2");
+  CHECK(whole[2].first == "6");
+  const auto best = std::min_element(whole.begin(), whole.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  CHECK(fs::read_symlink(run / "checkpoints/best_score") == "step-" + best->first);
+  CHECK(fs::exists(run / "checkpoints/best_score/state.json"));
+  CHECK(best_training_score(run / "scores.jsonl", 6) == best->second);
+  CHECK(best_training_score(run / "scores.jsonl", 1) == -1);
+
+  const fs::path halves = scratch / "halves";
+  Config half = config;
+  half.train.steps = 4;
+  train({half, halves});
+  train({config, halves, true});
+  CHECK(scores(halves) == whole);
+  CHECK(fs::read_symlink(halves / "checkpoints/best_score") == fs::read_symlink(run / "checkpoints/best_score"));
+  config.eval.reference = (scratch / "none.npz").string();
+  CHECK_THAT(error_of([&] { train({config, scratch / "one"}); }), Catch::Contains("none.npz"));
 }
 
 TEST_CASE("training without classes and held-out loss") {
