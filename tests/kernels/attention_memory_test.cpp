@@ -13,14 +13,20 @@ namespace {
 std::atomic<std::int64_t> allocated_bytes{0}, peak_bytes{0};
 
 /// The size is kept before the block, a whole alignment away.
-void* allocate(std::size_t size, std::size_t alignment) {
+void* try_allocate(std::size_t size, std::size_t alignment) noexcept {
   void* block = std::aligned_alloc(alignment, (size + 2 * alignment - 1) / alignment * alignment);
-  if (!block) throw std::bad_alloc();
+  if (!block) return nullptr;
   *static_cast<std::size_t*>(block) = size;
   const std::int64_t now = allocated_bytes += static_cast<std::int64_t>(size);
   for (std::int64_t peak = peak_bytes; peak < now && !peak_bytes.compare_exchange_weak(peak, now);) {
   }
   return static_cast<char*>(block) + alignment;
+}
+
+void* allocate(std::size_t size, std::size_t alignment) {
+  void* memory = try_allocate(size, alignment);
+  if (!memory) throw std::bad_alloc();
+  return memory;
 }
 
 void release(void* memory, std::size_t alignment) {
@@ -38,6 +44,10 @@ void* operator new(std::size_t size) { return allocate(size, kPlainAlignment); }
 void* operator new[](std::size_t size) { return allocate(size, kPlainAlignment); }
 void* operator new(std::size_t size, std::align_val_t alignment) { return allocate(size, static_cast<std::size_t>(alignment)); }
 void* operator new[](std::size_t size, std::align_val_t alignment) { return allocate(size, static_cast<std::size_t>(alignment)); }
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return try_allocate(size, kPlainAlignment); }
+void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return try_allocate(size, kPlainAlignment); }
+void operator delete(void* memory, const std::nothrow_t&) noexcept { release(memory, kPlainAlignment); }
+void operator delete[](void* memory, const std::nothrow_t&) noexcept { release(memory, kPlainAlignment); }
 void operator delete(void* memory) noexcept { release(memory, kPlainAlignment); }
 void operator delete[](void* memory) noexcept { release(memory, kPlainAlignment); }
 void operator delete(void* memory, std::size_t) noexcept { release(memory, kPlainAlignment); }

@@ -54,9 +54,9 @@ class EmulatedOperands {
     return reinterpret_cast<X*>(memory_.back()->data());
   }
   void* upload(const void* host, std::size_t bytes) {
-    unsigned char* device = scratch<unsigned char>(bytes);
-    if (bytes > 0) std::memcpy(device, host, bytes);
-    return device;
+    unsigned char* copy = scratch<unsigned char>(bytes);
+    if (bytes > 0) std::memcpy(copy, host, bytes);
+    return copy;
   }
   template <class V>
   std::size_t extent(const V& view, std::int64_t length, std::int64_t width) const {
@@ -75,9 +75,9 @@ class EmulatedOperands {
   float* floats(float* host, std::int64_t count, bool is_output) {
     if (count == 0) return nullptr;
     const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(float);
-    auto* device = static_cast<float*>(upload(host, bytes));
-    if (is_output) back_.push_back({host, device, bytes});
-    return device;
+    auto* copy = static_cast<float*>(upload(host, bytes));
+    if (is_output) back_.push_back({host, copy, bytes});
+    return copy;
   }
 };
 
