@@ -22,23 +22,16 @@ using Values = std::vector<MetricValue>;
 
 const at::Tensor& rows_of(const FeatureSet& set) { return set.rows.at(OutputKind::features); }
 
-double distance(const char* name, OutputKind kind, const FeatureSet& generated, const FeatureSet& reference) {
-  const FeatureStatistics &a = generated.moments.at(kind), &b = reference.moments.at(kind);
-  for (const FeatureStatistics* side : {&a, &b}) {
-    if (side->num_images > 0 && side->num_images <= side->mu.size(0)) {
-      spdlog::warn("{}: {} images are no more than the {} feature dimensions, so the value is far above that of many images", name, side->num_images,
-                   side->mu.size(0));
-    }
-  }
-  return frechet_distance(a, b);
+double distance(OutputKind kind, const FeatureSet& generated, const FeatureSet& reference) {
+  return frechet_distance(generated.moments.at(kind), reference.moments.at(kind));
 }
 
 Values fid(const FeatureSet& generated, const FeatureSet& reference, const MetricOptions&) {
-  return {{"FID", distance("FID", OutputKind::features, generated, reference), false, {}}};
+  return {{"FID", distance(OutputKind::features, generated, reference), false, {}}};
 }
 
 Values sfid(const FeatureSet& generated, const FeatureSet& reference, const MetricOptions&) {
-  return {{"sFID", distance("sFID", OutputKind::spatial, generated, reference), false, {}}};
+  return {{"sFID", distance(OutputKind::spatial, generated, reference), false, {}}};
 }
 
 Values class_fid(const FeatureSet& generated, const FeatureSet& reference, const MetricOptions&) {
@@ -99,6 +92,16 @@ void require(const MetricRow& row, const FeatureSet& set, const char* side) {
     throw Error(fmt::format("metric {} needs the class of each image, and the {} images have none", row.name, side));
 }
 
+// A covariance of few images is singular, and the distance then measures how few they are.
+void warn_of_few_images(const MetricRow& row, const FeatureSet& generated, const FeatureSet& reference) {
+  for (const FeatureSet* side : {&generated, &reference}) {
+    const auto found = side->moments.find(row.output);
+    if (found == side->moments.end() || side->num_images == 0 || side->num_images > found->second.mu.size(0)) continue;
+    spdlog::warn("{}: the {} {} images are no more than the {} feature dimensions, so the value is far above that of many images", row.name,
+                 side->num_images, side == &generated ? "generated" : "reference", found->second.mu.size(0));
+  }
+}
+
 }  // namespace
 
 std::span<const MetricRow> metric_table() {
@@ -141,6 +144,7 @@ std::vector<Score> compute_metrics(const std::vector<std::string>& metrics, cons
     const MetricRow& row = find_metric(name);
     require(row, generated, "generated");
     if (row.needs_reference) require(row, reference, "reference");
+    if (row.needs_reference && !row.keeps_rows) warn_of_few_images(row, generated, reference);
     for (MetricValue& value : row.compute(generated, reference, options)) {
       if (!std::isfinite(value.value)) throw Error(fmt::format("metric {} gives {} for these images", value.name, value.value));
       Score score;
