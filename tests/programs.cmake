@@ -15,6 +15,7 @@ uvit_script_test(command_line 300)
 uvit_script_test(bad_input 600)
 uvit_script_test(readme_commands 1200)
 uvit_script_test(latents 600)
+uvit_script_test(garments 1200)
 
 # The attention operator as Python sees it, with the PyTorch that the program was built with.
 if(TARGET test_attention)
