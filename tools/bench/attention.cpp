@@ -41,11 +41,13 @@ void parallel(std::int64_t n, const std::function<void(std::int64_t, std::int64_
 struct Problem {
   Kind kind;
   Shape shape;
+  std::string name;
   Tensor packed, out, dout, dpacked, stats, w, dw;
   AttentionParams params;
 
-  Problem(Kind k, Shape s, at::ScalarType dtype, const Tensor& source, const Tensor& grad) : kind(k), shape(s) {
-    const std::int64_t slots = has_second_value(k) || has_second_scores(k) ? 6 : 3;
+  Problem(Kind k, Shape s, at::ScalarType dtype, const Tensor& source, const Tensor& grad, bool paired = false)
+      : kind(k), shape(s), name(paired ? "differential" : kind_name(k)) {
+    const std::int64_t slots = !paired && (has_second_value(k) || has_second_scores(k)) ? 6 : 3;
     packed = source.slice(2, 0, slots).contiguous().to(dtype);
     dout = grad.to(dtype);
     out = at::empty_like(dout);
@@ -76,6 +78,20 @@ struct Problem {
     params.stats = stats.data_ptr<float>();
     params.w_plus = w.data_ptr<float>(), params.w_minus = params.w_plus + s.H;
     params.dw_plus = dw.data_ptr<float>(), params.dw_minus = params.dw_plus + s.H;
+    if (paired) pair_heads();
+  }
+  /// Kind diff as a model's `differential` calls it: heads in pairs, q2 and k2 are the second head of a pair, its values are both heads' side by side.
+  void pair_heads() {
+    const std::int64_t bytes = params.D * (params.dtype == Dtype::f32 ? 4 : 2);
+    auto second = [&](auto& view) {
+      view.stride_h *= 2;
+      auto next = view;
+      next.data = const_cast<char*>(static_cast<const char*>(view.data)) + bytes;
+      return next;
+    };
+    params.q2 = second(params.q), params.k2 = second(params.k), params.dq2 = second(params.dq), params.dk2 = second(params.dk);
+    second(params.v), second(params.o), second(params.dout), second(params.dv);
+    params.H /= 2, params.Dv *= 2;
   }
   void forward() { attention_forward(params, parallel); }
   void backward() { attention_backward(params, parallel); }
@@ -140,7 +156,7 @@ struct Options {
 };
 
 Contestant fused(Problem& problem) {
-  return {kind_name(problem.kind), [&problem] { problem.forward(); }, [&problem] { problem.forward(), problem.backward(); }, {}, {}};
+  return {problem.name, [&problem] { problem.forward(); }, [&problem] { problem.forward(), problem.backward(); }, {}, {}};
 }
 
 std::vector<Contestant> libtorch(const Problem& problem) {
@@ -224,8 +240,9 @@ void run_shape(Shape s, at::ScalarType dtype, const Options& options, double pea
     for (int k = 0; k < kKindCount; ++k) kinds.push_back(static_cast<Kind>(k));
   }
   std::vector<Problem> problems;
-  problems.reserve(kinds.size());
+  problems.reserve(kinds.size() + 1);
   for (Kind kind : kinds) problems.emplace_back(kind, s, dtype, source, grad);
+  if (options.all_kinds && s.H % 2 == 0 && 2 * s.D <= 128) problems.emplace_back(Kind::diff, s, dtype, source, grad, true);
   fmt::print("\n({}, {}, {}, {}) {}", s.B, s.H, s.L, s.D, dtype == at::kFloat ? "fp32" : "bf16");
   if (s.B * s.H * s.L * s.L < 100'000'000) {
     for (int i = 0; i < 2; ++i) {
