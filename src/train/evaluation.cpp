@@ -87,6 +87,18 @@ HeldOut::HeldOut(const Config& config) : config_(config) {
 }
 
 double HeldOut::loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation) const {
+  return mean_loss(model, schedule, parameterisation, 0, 1);
+}
+
+std::vector<double> HeldOut::losses_by_level(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation,
+                                             std::int64_t parts) const {
+  std::vector<double> losses;
+  for (std::int64_t part = 0; part < parts; ++part) losses.push_back(mean_loss(model, schedule, parameterisation, part, parts));
+  return losses;
+}
+
+double HeldOut::mean_loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation, std::int64_t part,
+                          std::int64_t parts) const {
   const torch::NoGradGuard no_grad;
   const at::Device device = model.parameters().front().device();
   const std::int64_t n = images_.size(0), values = images_.numel() / n;
@@ -104,7 +116,8 @@ double HeldOut::loss(UViT& model, const Schedule& schedule, const Parameterisati
       const auto position = static_cast<std::uint64_t>(positions_[static_cast<std::size_t>(first + i)]);
       RandomStream(config_.train.seed, RandomPurpose::evaluation, position, 0)
           .fill_normal({eps.data_ptr<float>() + i * values, static_cast<std::size_t>(values)});
-      t.push_back(law(RandomStream(config_.train.seed, RandomPurpose::evaluation, position, 1).uniform()));
+      const double u = RandomStream(config_.train.seed, RandomPurpose::evaluation, position, 1).uniform();
+      t.push_back(law((static_cast<double>(part) + u) / static_cast<double>(parts)));
     }
     at::Tensor labels;
     if (config_.data.num_classes > 0)

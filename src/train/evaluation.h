@@ -32,8 +32,15 @@ class HeldOut {
   explicit HeldOut(const Config& config);
   /// Mean loss over the images, in micro-batches; no label is dropped.
   double loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation) const;
+  /// The same by noise level: element i is the mean loss at times of the training law's draws u in [i, i + 1) / parts, with the noise of loss().
+  std::vector<double> losses_by_level(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation, std::int64_t parts) const;
+  /// Images a loss is the mean over.
+  std::int64_t size() const { return static_cast<std::int64_t>(positions_.size()); }
 
  private:
+  /// Mean loss where every image's u is moved to the given one of `parts` equal parts of [0, 1).
+  double mean_loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation, std::int64_t part, std::int64_t parts) const;
+
   Config config_;
   at::Tensor images_;                ///< [N, C, H, W]: uint8 pixels, or float32 latents
   at::Tensor contexts_;              ///< [N, tokens, dim]; undefined for a model without context

@@ -56,6 +56,7 @@ drawn=$("$uvit" evaluate run -n 10 --bootstrap 0 --images drawn 2>/dev/null | se
 rm run/scores.jsonl
 
 succeed '^FD\[fmnist-cnn\]@10 = [0-9.e+]+ \[[0-9.e+]+, [0-9.e+]+\] ' "$uvit" evaluate run -n 10 --agreement 10
+succeed '^held-out loss 2/2@[0-9]+ = [0-9.]+ ' "$uvit" evaluate run -n 2 --agreement 0 --bootstrap 0 --loss-levels 2
 [ "$(wc -l <run/scores.jsonl)" = 2 ] || fail "two scores expected in scores.jsonl"
 succeed 'FD\[fmnist-cnn\]@10 = .*\| +[0-9.]+ % of 10' "$uvit" report run
 

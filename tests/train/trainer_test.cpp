@@ -13,6 +13,7 @@
 #include "data/image_io.h"
 #include "support/scratch.h"
 #include "support/tensors.h"
+#include "train/evaluation.h"
 #include "train/tiny_run.h"
 #include "train/training_score.h"
 
@@ -185,6 +186,27 @@ TEST_CASE("scores in training are of their checkpoint, the best one is kept, and
   CHECK(fs::read_symlink(halves / "checkpoints/best_score") == fs::read_symlink(run / "checkpoints/best_score"));
   config.eval.reference = (scratch / "none.npz").string();
   CHECK_THAT(error_of([&] { train({config, scratch / "one"}); }), Catch::Contains("none.npz"));
+}
+
+TEST_CASE("the held-out loss by noise level: one level is the loss, and a model that predicts nothing errs by the noise at every level") {
+  const ScratchFolder data, scratch;
+  Config config = tiny_config(data.path());
+  train({config, scratch / "run"});
+  const LoadedModel loaded = load_model(scratch / "run");
+  const HeldOut held_out(config);
+  const auto schedule = make_schedule(config.diffusion);
+  const Parameterisation eps = find_parameterisation("eps");
+  CHECK(held_out.size() == 7);
+  CHECK(held_out.losses_by_level(*loaded.model, *schedule, eps, 1) == std::vector{held_out.loss(*loaded.model, *schedule, eps)});
+  const std::vector<double> trained = held_out.losses_by_level(*loaded.model, *schedule, eps, 3);
+  REQUIRE(trained.size() == 3);
+  CHECK(trained[0] != trained[1]);
+  const torch::NoGradGuard no_grad;
+  for (at::Tensor& parameter : loaded.model->parameters()) parameter.zero_();
+  const std::vector<double> nothing = held_out.losses_by_level(*loaded.model, *schedule, eps, 3);
+  CHECK(nothing[0] == Approx(1).epsilon(0.27));  // the mean of 7 * 64 squares of normal numbers: 1 within 4 standard deviations
+  CHECK(nothing[1] == nothing[0]);               // the same noise at every level
+  CHECK(nothing[2] == nothing[0]);
 }
 
 TEST_CASE("training without classes and held-out loss") {

@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "commands/commands.h"
 #include "commands/scoring_options.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "diffusion/time_law.h"
+#include "train/evaluation.h"
 
 namespace uvit {
 namespace {
@@ -18,6 +21,7 @@ struct Arguments {
   std::optional<std::int64_t> count;
   std::int64_t agreement = 500;
   std::vector<std::int64_t> prompt_classes;
+  std::int64_t loss_levels = 0;
   std::string reference, images;
 };
 
@@ -43,12 +47,41 @@ std::optional<Score> score_agreement(FeatureNetwork& network, const std::vector<
   return score;
 }
 
+/// The held-out loss at each of `levels` parts of the training times, least noise first.
+std::vector<Score> held_out_losses(LoadedModel& loaded, const DataConfig& data, std::int64_t levels) {
+  Config config = loaded.config;
+  config.data = data;
+  const HeldOut held_out(config);
+  const auto schedule = make_schedule(config.diffusion);
+  const TimeLaw law(config.diffusion, *schedule);
+  const std::vector<double> losses = held_out.losses_by_level(*loaded.model, *schedule, find_parameterisation(config.diffusion.prediction), levels);
+  std::vector<Score> scores;
+  for (std::int64_t i = 0; i < levels; ++i) {
+    const double middle = law((static_cast<double>(i) + 0.5) / static_cast<double>(levels));
+    Score score;
+    score.metric = fmt::format("held-out loss {}/{}@{}", i + 1, levels, held_out.size());
+    score.value = losses[static_cast<std::size_t>(i)];
+    score.recipe = {{"images", fmt::format("{}, test split, spread evenly", data.dataset)},
+                    {"log SNR in the middle", fmt::format("{:.3f}", 2 * schedule->lambda(middle))},
+                    {"loss", fmt::format("{} of {}, {}", config.diffusion.weighting, config.diffusion.prediction, config.diffusion.schedule)},
+                    {"times", config.diffusion.time_sampling},
+                    {"weights", loaded.weights},
+                    {"weights_hash", loaded.weights_hash},
+                    {"precision", config.train.precision},
+                    {"seed", std::to_string(config.train.seed)}};
+    if (!std::isfinite(score.value)) throw Error(fmt::format("{} is {}: the weights or the images are not finite", score.metric, score.value));
+    scores.push_back(std::move(score));
+  }
+  return scores;
+}
+
 void run(const Arguments& arguments) {
   LoadedModel loaded = load_for_sampling(arguments.sampling);
   const ScoringOptions& scoring = arguments.scoring;
   const auto network = scoring.load(loaded.config.eval.metric);
   const std::int64_t count = arguments.count.value_or(loaded.config.eval.num_images);
   if (arguments.agreement < 0) throw UsageError("--agreement: must not be negative");
+  if (arguments.loss_levels < 0) throw UsageError("--loss-levels: must not be negative");
   if (count < 2) throw UsageError("-n: a score needs at least 2 images");
 
   DataConfig data = loaded.config.data;
@@ -75,6 +108,8 @@ void run(const Arguments& arguments) {
     agreement->recipe = recipe;
     scores.push_back(*agreement);
   }
+  if (arguments.loss_levels > 0)
+    for (Score& score : held_out_losses(loaded, data, arguments.loss_levels)) scores.push_back(std::move(score));
   const std::filesystem::path run_folder = std::filesystem::is_directory(arguments.sampling.checkpoint) ? run_of(loaded.file) : std::filesystem::path{};
   for (const Score& score : scores) {
     fmt::print("{}\n", format_score(score));
@@ -94,6 +129,8 @@ void add_evaluate_command(CLI::App& app) {
   command->add_option("-n", arguments->count, "Images that are drawn and scored (default: eval.num_images of the run)");
   command->add_option("--agreement", arguments->agreement, "Images that the class agreement is taken over, the first of the n")->capture_default_str();
   command->add_option("--prompt-classes", arguments->prompt_classes, "Class that each prompt asks for, for the class agreement of a text model")->delimiter(',');
+  command->add_option("--loss-levels", arguments->loss_levels,
+                      "Also the held-out loss (train.eval_images test images) at each of this many noise levels, equal parts of the training times");
   command->add_option("--reference", arguments->reference,
                       "Folder of images, .npz of images or statistics, or a dataset (default: eval.reference of the run, else its training data)");
   command->add_option("--images", arguments->images, "Folder to write the images to (default: they are not written)");
