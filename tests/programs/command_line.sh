@@ -53,10 +53,10 @@ succeed 'eta 1.0' "$uvit" evaluate run -n 10 --agreement 0 --solver ddim --num-s
 succeed 'guide ema' "$uvit" evaluate run -n 10 --agreement 0 --num-steps 2 --guidance-scale 2 --guide run/checkpoints/step-3
 drawn=$("$uvit" evaluate run -n 10 --bootstrap 0 --images drawn 2>/dev/null | sed -n 's/^FD.*@10 = \([^ ]*\) .*/\1/p')
 [ "$(ls drawn | wc -l)" = 10 ] || fail "evaluate --images: 10 images expected"
+succeed '^held-out loss 2/2@[0-9]+ = [0-9.]+ ' "$uvit" evaluate run -n 2 --agreement 0 --bootstrap 0 --loss-levels 2
 rm run/scores.jsonl
 
 succeed '^FD\[fmnist-cnn\]@10 = [0-9.e+]+ \[[0-9.e+]+, [0-9.e+]+\] ' "$uvit" evaluate run -n 10 --agreement 10
-succeed '^held-out loss 2/2@[0-9]+ = [0-9.]+ ' "$uvit" evaluate run -n 2 --agreement 0 --bootstrap 0 --loss-levels 2
 [ "$(wc -l <run/scores.jsonl)" = 2 ] || fail "two scores expected in scores.jsonl"
 succeed 'FD\[fmnist-cnn\]@10 = .*\| +[0-9.]+ % of 10' "$uvit" report run
 
