@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "commands/commands.h"
 #include "commands/scoring_options.h"
+#include "core/atomic_file.h"
 #include "core/error.h"
 
 namespace uvit {
@@ -17,6 +20,7 @@ struct Arguments {
 
 void run(const Arguments& arguments) {
   if (arguments.limit < 0) throw UsageError("--limit: must not be negative");
+  if (const std::filesystem::path folder = std::filesystem::path(arguments.save).parent_path(); !folder.empty()) make_directories(folder);
   const auto network = arguments.scoring.load(EvalConfig{}.metric);
   DataConfig data;
   data.dataset.clear();
