@@ -4,14 +4,13 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <exception>
 #include <map>
 #include <mutex>
 #include <set>
-#include <thread>
 
 #include "core/error.h"
+#include "core/ordered_prefetch.h"
 #include "core/random.h"
 
 namespace uvit {
@@ -42,16 +41,19 @@ class Order {
 struct Slot {
   Batch batch;
   std::map<std::int64_t, std::string> broken;  ///< dataset index -> what is wrong
-  std::exception_ptr error;
 };
 
 }  // namespace
 
 struct DataLoader::State {
-  State(const Dataset& data, const LoaderOptions& chosen) : dataset(data), options(chosen), order(data.size(), chosen.seed) {}
+  State(const Dataset& data, const LoaderOptions& chosen)
+      : dataset(data),
+        options(chosen),
+        order(data.size(), chosen.seed),
+        batches([this](std::int64_t number, Slot& slot) { make(number, slot); },
+                {std::max<std::int64_t>(1, chosen.workers), std::max<std::int64_t>(1, chosen.prefetch)}) {}
 
-  void work();
-  Slot make(std::int64_t number);
+  void make(std::int64_t number, Slot& slot);
   SampleDraw draw(std::int64_t n) const;
   /// Reads global sample n into `values`, or where that image is broken and may be skipped, the next one of the epoch's order. @return its index
   std::int64_t read_sample(std::int64_t n, std::span<float> values, Slot& slot);
@@ -59,51 +61,26 @@ struct DataLoader::State {
   const Dataset& dataset;
   const LoaderOptions options;
   Order order;
-
-  std::mutex mutex;  // guards all below
-  std::condition_variable room, ready;
-  bool stop = false;
-  std::int64_t next_to_make = 0, next_to_give = 0;
-  std::map<std::int64_t, Slot> done;
+  std::mutex mutex;  // guards `broken`
   std::set<std::int64_t> broken;
-  std::vector<std::thread> threads;
+  OrderedPrefetch<Slot> batches;  // last: its threads use the rest
 };
 
-void DataLoader::State::work() {
-  std::unique_lock lock(mutex);
-  while (true) {
-    room.wait(lock, [&] { return stop || next_to_make < next_to_give + std::max<std::int64_t>(1, options.prefetch); });
-    if (stop) return;
-    const std::int64_t number = next_to_make++;
-    lock.unlock();
-    Slot slot = make(number);
-    lock.lock();
-    done.emplace(number, std::move(slot));
-    ready.notify_all();
+void DataLoader::State::make(std::int64_t number, Slot& slot) {
+  const std::int64_t channels = dataset.channels(), height = dataset.height(), width = dataset.width(), pixels = channels * height * width;
+  Batch& batch = slot.batch;
+  batch.first_sample = options.first_sample + number * options.batch_size;
+  batch.images.resize(static_cast<std::size_t>(options.batch_size * pixels));
+  const auto context = static_cast<std::size_t>(dataset.context_tokens() * dataset.context_dim());
+  batch.contexts.resize(static_cast<std::size_t>(options.batch_size) * context);
+  for (std::int64_t i = 0; i < options.batch_size; ++i) {
+    const std::int64_t n = batch.first_sample + i;
+    const std::span image = std::span(batch.images).subspan(static_cast<std::size_t>(i * pixels), static_cast<std::size_t>(pixels));
+    const std::int64_t index = read_sample(n, image, slot);
+    batch.indexes.push_back(index);
+    batch.labels.push_back(dataset.label(index));
+    if (context > 0) dataset.read_context(index, draw(n), std::span(batch.contexts).subspan(static_cast<std::size_t>(i) * context, context));
   }
-}
-
-Slot DataLoader::State::make(std::int64_t number) {
-  Slot slot;
-  try {
-    const std::int64_t channels = dataset.channels(), height = dataset.height(), width = dataset.width(), pixels = channels * height * width;
-    Batch& batch = slot.batch;
-    batch.first_sample = options.first_sample + number * options.batch_size;
-    batch.images.resize(static_cast<std::size_t>(options.batch_size * pixels));
-    const auto context = static_cast<std::size_t>(dataset.context_tokens() * dataset.context_dim());
-    batch.contexts.resize(static_cast<std::size_t>(options.batch_size) * context);
-    for (std::int64_t i = 0; i < options.batch_size; ++i) {
-      const std::int64_t n = batch.first_sample + i;
-      const std::span image = std::span(batch.images).subspan(static_cast<std::size_t>(i * pixels), static_cast<std::size_t>(pixels));
-      const std::int64_t index = read_sample(n, image, slot);
-      batch.indexes.push_back(index);
-      batch.labels.push_back(dataset.label(index));
-      if (context > 0) dataset.read_context(index, draw(n), std::span(batch.contexts).subspan(static_cast<std::size_t>(i) * context, context));
-    }
-  } catch (...) {
-    slot.error = std::current_exception();
-  }
-  return slot;
 }
 
 SampleDraw DataLoader::State::draw(std::int64_t n) const {
@@ -127,36 +104,26 @@ std::int64_t DataLoader::State::read_sample(std::int64_t n, std::span<float> val
   throw Error(fmt::format("none of the {} images can be read; the first: {}", size, slot.broken.begin()->second));
 }
 
-DataLoader::DataLoader(const Dataset& dataset, const LoaderOptions& options) : state_(std::make_unique<State>(dataset, options)) {
+DataLoader::DataLoader(const Dataset& dataset, const LoaderOptions& options) {
   if (dataset.size() < 1) throw Error("a loader needs a dataset with at least one image");
   if (options.batch_size < 1 || options.first_sample < 0)
     throw Error(fmt::format("a loader needs a batch size of 1 or more, not {}", options.batch_size));
-  for (std::int64_t i = 0; i < std::max<std::int64_t>(1, options.workers); ++i)
-    state_->threads.emplace_back([state = state_.get()] { state->work(); });
+  state_ = std::make_unique<State>(dataset, options);
 }
 
-DataLoader::~DataLoader() {
-  {
-    const std::lock_guard lock(state_->mutex);
-    state_->stop = true;
-  }
-  state_->room.notify_all();
-  for (std::thread& thread : state_->threads) thread.join();
-}
+DataLoader::~DataLoader() = default;
 
 Batch DataLoader::next() {
-  State& state = *state_;
-  std::unique_lock lock(state.mutex);
-  state.ready.wait(lock, [&] { return state.done.contains(state.next_to_give); });
-  const auto found = state.done.find(state.next_to_give);
-  for (const auto& [index, reason] : found->second.broken) {
-    if (state.broken.insert(index).second) spdlog::warn("left out: {}", reason);
+  auto& [slot, error] = state_->batches.front();
+  {
+    const std::lock_guard lock(state_->mutex);
+    for (const auto& [index, reason] : slot.broken) {
+      if (state_->broken.insert(index).second) spdlog::warn("left out: {}", reason);
+    }
   }
-  if (found->second.error) std::rethrow_exception(found->second.error);  // the slot stays, so that a further call fails the same way
-  Batch batch = std::move(found->second.batch);
-  state.done.erase(found);
-  ++state.next_to_give;
-  state.room.notify_all();
+  if (error) std::rethrow_exception(error);  // the slot stays, so that a further call fails the same way
+  Batch batch = std::move(slot.batch);
+  state_->batches.pop();
   return batch;
 }
 

@@ -7,12 +7,10 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <exception>
-#include <mutex>
-#include <thread>
 
 #include "core/error.h"
+#include "core/ordered_prefetch.h"
 
 namespace uvit {
 namespace {
@@ -33,93 +31,23 @@ struct PreparedBatch {
   std::set<ImageShape> shapes;
 };
 
-/// Prepared batches in order, made ahead by threads of its own; no more than a few wait.
-class BatchQueue {
- public:
-  BatchQueue(const FeatureNetwork& network, const ImageSource& source, const CollectOptions& options)
-      : network_(network), source_(source), size_(options.batch_size), batches_((source.count + size_ - 1) / size_) {
-    const std::int64_t threads = std::clamp<std::int64_t>(options.threads, 1, batches_);
-    ahead_ = threads + 1;
-    for (std::int64_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+/// Images [first, last) of the source. Images of one size are prepared together; the network's own size makes one batch of all, unless it takes images
+/// as they are.
+void prepare_batch(const FeatureNetwork& network, const ImageSource& source, std::int64_t first_image, std::int64_t last_image, PreparedBatch& batch) {
+  std::vector<Image> images;
+  for (std::int64_t i = first_image; i < last_image; ++i) {
+    images.push_back(source.read(i));
+    batch.shapes.insert(shape_of(images.back()));
   }
-  ~BatchQueue() {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
-    }
-    room_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
+  std::vector<at::Tensor>& prepared = batch.parts;
+  for (std::size_t first = 0, last = 0; first < images.size(); first = last) {
+    while (last < images.size() && shape_of(images[last]) == shape_of(images[first])) ++last;
+    prepared.push_back(network.prepare(to_batch(images, first, last - first)));
   }
-  std::int64_t batches() const { return batches_; }
-  /// The next batch. Throws what reading it threw.
-  PreparedBatch next() {
-    std::unique_lock lock(mutex_);
-    ready_.wait(lock, [this] { return done_.contains(given_); });
-    Slot slot = std::move(done_.at(given_));
-    done_.erase(given_++);
-    lock.unlock();
-    room_.notify_all();
-    if (slot.error) std::rethrow_exception(slot.error);
-    return std::move(slot.batch);
-  }
-
- private:
-  struct Slot {
-    PreparedBatch batch;
-    std::exception_ptr error;
-  };
-
-  void work() {
-    at::get_num_threads();   // LibTorch sets a new thread's number once, on first use
-    omp_set_num_threads(1);  // of this thread alone; at::set_num_threads would change MKL's for all
-    while (true) {
-      std::unique_lock lock(mutex_);
-      room_.wait(lock, [this] { return stop_ || taken_ >= batches_ || taken_ < given_ + ahead_; });
-      if (stop_ || taken_ >= batches_) return;
-      const std::int64_t number = taken_++;
-      lock.unlock();
-      Slot slot;
-      try {
-        slot.batch = make(number);
-      } catch (...) {
-        slot.error = std::current_exception();
-      }
-      lock.lock();
-      done_[number] = std::move(slot);
-      lock.unlock();
-      ready_.notify_all();
-    }
-  }
-  // Images of one size are prepared together; the network's own size makes one batch of all, unless it takes images as they are.
-  PreparedBatch make(std::int64_t number) const {
-    std::vector<Image> images;
-    PreparedBatch batch;
-    for (std::int64_t i = number * size_; i < std::min(source_.count, (number + 1) * size_); ++i) {
-      images.push_back(source_.read(i));
-      batch.shapes.insert(shape_of(images.back()));
-    }
-    std::vector<at::Tensor>& prepared = batch.parts;
-    for (std::size_t first = 0, last = 0; first < images.size(); first = last) {
-      while (last < images.size() && shape_of(images[last]) == shape_of(images[first])) ++last;
-      prepared.push_back(network_.prepare(to_batch(images, first, last - first)));
-    }
-    const bool alike = std::all_of(prepared.begin(), prepared.end(),
-                                   [&](const at::Tensor& each) { return each.sizes().slice(1) == prepared.front().sizes().slice(1); });
-    if (alike && prepared.size() > 1) prepared = {at::cat(prepared)};
-    return batch;
-  }
-
-  const FeatureNetwork& network_;
-  const ImageSource& source_;
-  const std::int64_t size_, batches_;
-  std::int64_t ahead_ = 0;
-  std::mutex mutex_;  // guards all below
-  std::condition_variable room_, ready_;
-  bool stop_ = false;
-  std::int64_t taken_ = 0, given_ = 0;
-  std::map<std::int64_t, Slot> done_;
-  std::vector<std::thread> threads_;
-};
+  const bool alike = std::all_of(prepared.begin(), prepared.end(),
+                                 [&](const at::Tensor& each) { return each.sizes().slice(1) == prepared.front().sizes().slice(1); });
+  if (alike && prepared.size() > 1) prepared = {at::cat(prepared)};
+}
 
 void check_finite(const at::Tensor& rows, const std::string& output, const std::function<std::string(std::int64_t)>& name, std::int64_t first) {
   const at::Tensor finite = rows.isfinite().all(1);
@@ -197,11 +125,23 @@ FeatureSet collect_features(FeatureNetwork& network, const ImageSource& source, 
   if (source.count < 1) throw Error("there are no images to take features of");
   FeatureCollector collector(network, wanted, options.batch_size);
   std::set<ImageShape> shapes;
-  BatchQueue queue(network, source, options);
-  for (std::int64_t batch = 0; batch < queue.batches(); ++batch) {
-    const PreparedBatch prepared = queue.next();
-    shapes.insert(prepared.shapes.begin(), prepared.shapes.end());
-    for (const at::Tensor& part : prepared.parts) {
+  const std::int64_t size = options.batch_size, batches = (source.count + size - 1) / size;
+  const std::int64_t threads = std::clamp<std::int64_t>(options.threads, 1, batches);
+  OrderedPrefetch<PreparedBatch> queue(
+      [&](std::int64_t number, PreparedBatch& batch) {
+        prepare_batch(network, source, number * size, std::min(source.count, (number + 1) * size), batch);
+      },
+      {threads, threads + 1, batches, [] {
+         at::get_num_threads();   // LibTorch sets a new thread's number once, on first use
+         omp_set_num_threads(1);  // of this thread alone; at::set_num_threads would change MKL's for all
+       }});
+  for (std::int64_t number = 0; number < batches; ++number) {
+    auto& next = queue.front();
+    if (next.error) std::rethrow_exception(next.error);
+    const PreparedBatch batch = std::move(next.value);
+    queue.pop();
+    shapes.insert(batch.shapes.begin(), batch.shapes.end());
+    for (const at::Tensor& part : batch.parts) {
       collector.add_prepared(part, source.name);
       if (on_progress) on_progress(collector.count());
     }
