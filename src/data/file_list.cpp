@@ -8,6 +8,12 @@
 #include "core/error.h"
 
 namespace uvit {
+
+void fit_image(const Image& image, const DataConfig& config, std::span<std::uint8_t> pixels) {
+  const Image cut = resize_and_center_crop(image, config.height(), config.width());
+  std::copy(cut.pixels.begin(), cut.pixels.end(), pixels.begin());
+}
+
 namespace {
 
 class FileDataset : public Dataset {
@@ -25,8 +31,7 @@ class FileDataset : public Dataset {
     Image image = read_image(list_.files.at(static_cast<std::size_t>(index)), config_.channels);
     try {
       if (list_.prepare) image = list_.prepare(std::move(image));
-      const Image cut = resize_and_center_crop(image, height(), width());
-      std::copy(cut.pixels.begin(), cut.pixels.end(), pixels.begin());
+      fit_image(image, config_, pixels);
     } catch (const Error& error) {
       throw Error(fmt::format("{}: {}", describe(index), error.what()));
     }

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,9 @@ struct FileList {
   std::int64_t num_classes = 0;
   std::function<Image(Image)> prepare;    ///< applied to an image before it is scaled and cut; may be empty
 };
+
+/// The image scaled to cover config's size and cut in the centre. @param pixels [C, H, W] of it
+void fit_image(const Image& image, const DataConfig& config, std::span<std::uint8_t> pixels);
 
 /// A dataset of these files, scaled to cover config's size and cut in the centre; the first config.limit of them. Throws Error where there is none.
 /// @param origin  what lists them, for messages

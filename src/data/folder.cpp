@@ -1,18 +1,25 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <filesystem>
 
 #include "core/error.h"
 #include "core/name_table.h"
 #include "data/datasets.h"
+#include "data/file_list.h"
 #include "data/image_folder.h"
-#include "data/image_io.h"
 
 namespace uvit {
 
 namespace fs = std::filesystem;
+
+bool is_image_name(std::string name) {
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  constexpr std::array kEndings = {".jpg", ".jpeg", ".png", ".webp", ".bmp"};
+  return std::any_of(kEndings.begin(), kEndings.end(), [&](const char* ending) { return name.ends_with(ending); });
+}
 
 std::vector<fs::path> list_images(const fs::path& folder) {
   std::error_code code;
@@ -25,10 +32,7 @@ std::vector<fs::path> list_images(const fs::path& folder) {
       entries.disable_recursion_pending();
       continue;
     }
-    std::string ending = entries->path().extension().string();
-    std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    const bool image = ending == ".jpg" || ending == ".jpeg" || ending == ".png" || ending == ".webp" || ending == ".bmp";
-    if (image && entries->is_regular_file()) files.push_back(entries->path());
+    if (is_image_name(entries->path().filename().string()) && entries->is_regular_file()) files.push_back(entries->path());
   }
   std::sort(files.begin(), files.end(), [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
   return files;
@@ -61,65 +65,40 @@ Layout find_layout(const fs::path& root, Split split) {
   return {train, root / (has("test") ? "test" : "val")};
 }
 
-/// Images of any size in a folder, decoded when they are read.
-class FolderDataset : public Dataset {
- public:
-  FolderDataset(const DataConfig& config, const Layout& layout) : config_(config), root_(layout.wanted), class_names_(sub_folders(layout.train)) {
-    std::erase_if(class_names_, [&](const std::string& name) { return list_images(layout.train / name).empty(); });
-    for (fs::path& file : list_images(root_)) {
-      const fs::path inside = file.lexically_relative(root_);
-      const bool direct = !inside.has_parent_path();
-      if (direct == !class_names_.empty()) {
-        throw Error(
-            direct ? fmt::format("{} lies beside the class folders of {}: put it into one, or take the folders away", file.string(), root_.string())
-                   : fmt::format("{} lies in a class folder, but the training images have no classes", file.string()));
-      }
-      labels_.push_back(direct ? 0 : class_of(inside.begin()->string()));
-      files_.push_back(std::move(file));
-      if (config.limit > 0 && size() == config.limit) break;
+std::int64_t class_of(const std::string& name, const FileList& list, const fs::path& root) {
+  const auto found = std::find(list.class_names.begin(), list.class_names.end(), name);
+  if (found == list.class_names.end()) throw_unknown_name(fmt::format("class folder in {}:", root.string()), name, list.class_names);
+  return found - list.class_names.begin();
+}
+
+/// The images of the wanted folder, the first `limit` of them (0: all), each of the class whose folder it lies in.
+FileList list_split(const Layout& layout, std::int64_t limit) {
+  const fs::path& root = layout.wanted;
+  FileList list;
+  list.class_names = sub_folders(layout.train);
+  std::erase_if(list.class_names, [&](const std::string& name) { return list_images(layout.train / name).empty(); });
+  list.num_classes = static_cast<std::int64_t>(list.class_names.size());
+  for (fs::path& file : list_images(root)) {
+    const fs::path inside = file.lexically_relative(root);
+    const bool direct = !inside.has_parent_path();
+    if (direct == !list.class_names.empty()) {
+      throw Error(direct ? fmt::format("{} lies beside the class folders of {}: put it into one, or take the folders away", file.string(), root.string())
+                         : fmt::format("{} lies in a class folder, but the training images have no classes", file.string()));
     }
-    if (files_.empty()) throw Error(fmt::format("no image (.jpg .jpeg .png .webp .bmp) in folder {}: set data.path", root_.string()));
+    list.labels.push_back(direct ? 0 : class_of(inside.begin()->string(), list, root));
+    list.files.push_back(std::move(file));
+    if (limit > 0 && static_cast<std::int64_t>(list.files.size()) == limit) break;
   }
-
-  std::int64_t size() const override { return static_cast<std::int64_t>(files_.size()); }
-  std::int64_t channels() const override { return config_.channels; }
-  std::int64_t height() const override { return config_.height(); }
-  std::int64_t width() const override { return config_.width(); }
-  std::int64_t num_classes() const override { return static_cast<std::int64_t>(class_names_.size()); }
-  std::vector<std::string> class_names() const override { return class_names_; }
-  std::int64_t label(std::int64_t index) const override { return labels_.at(static_cast<std::size_t>(index)); }
-  std::string describe(std::int64_t index) const override { return files_.at(static_cast<std::size_t>(index)).string(); }
-
-  void read(std::int64_t index, std::span<std::uint8_t> pixels) const override {
-    const Image image = read_image(files_.at(static_cast<std::size_t>(index)), config_.channels);
-    try {
-      const Image cut = resize_and_center_crop(image, height(), width());
-      std::copy(cut.pixels.begin(), cut.pixels.end(), pixels.begin());
-    } catch (const Error& e) {
-      throw Error(fmt::format("{}: {}", describe(index), e.what()));
-    }
-  }
-
- private:
-  std::int64_t class_of(const std::string& name) const {
-    const auto found = std::find(class_names_.begin(), class_names_.end(), name);
-    if (found == class_names_.end()) throw_unknown_name(fmt::format("class folder in {}:", root_.string()), name, class_names_);
-    return found - class_names_.begin();
-  }
-
-  DataConfig config_;
-  fs::path root_;
-  std::vector<std::string> class_names_;
-  std::vector<fs::path> files_;
-  std::vector<std::int64_t> labels_;
-};
+  if (list.files.empty()) throw Error(fmt::format("no image (.jpg .jpeg .png .webp .bmp) in folder {}: set data.path", root.string()));
+  return list;
+}
 
 }  // namespace
 
 std::unique_ptr<Dataset> open_folder(const DataConfig& config, Split split) {
   if (config.path.empty()) throw Error("dataset folder has no default place: set data.path to the folder of the images");
   if (!fs::is_directory(config.path)) throw Error(fmt::format("{} is no folder: set data.path to the folder of the images", config.path));
-  return std::make_unique<FolderDataset>(config, find_layout(config.path, split));
+  return make_file_dataset(list_split(find_layout(config.path, split), config.limit), config, config.path);
 }
 
 }  // namespace uvit

@@ -15,14 +15,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::vector<std::int64_t> read_numbers(const SafetensorsReader& shard, const char* name) {
-  const HostTensor* tensor = shard.find(name);
-  std::vector<std::int64_t> numbers(static_cast<std::size_t>(tensor->shape.front()));
-  for (std::size_t i = 0; i < numbers.size(); ++i)
-    shard.read_row(name, static_cast<std::int64_t>(i), std::as_writable_bytes(std::span(&numbers[i], 1)));
-  return numbers;
-}
-
 void require(const SafetensorsReader& shard, const fs::path& path, const char* name, DType dtype, const std::vector<std::int64_t>& shape) {
   const HostTensor* tensor = shard.find(name);
   if (!tensor || tensor->dtype != dtype || tensor->shape != shape)
@@ -39,11 +31,11 @@ class Captions {
       const std::int64_t n = std::min(index.shard_size, index.count - first);
       require(shards_.back(), path, "context", DType::f32, {n, index.tokens, index.dim});
       require(shards_.back(), path, "image", DType::i64, {n});
-      std::int64_t caption = first;
-      for (const std::int64_t image : read_numbers(shards_.back(), "image")) {
+      const HostTensor captioned = shards_.back().read("image");
+      for (std::int64_t i = 0; i < n; ++i) {
+        const std::int64_t image = captioned.as<std::int64_t>()[i];
         if (image < 0) throw Error(fmt::format("{} is damaged: a caption belongs to image {}", path.string(), image));
-        if (image < images) of_image_[static_cast<std::size_t>(image)].push_back(caption);  // beyond: data.limit cuts the set
-        ++caption;
+        if (image < images) of_image_[static_cast<std::size_t>(image)].push_back(first + i);  // beyond: data.limit cuts the set
       }
     }
     for (std::size_t i = 0; i < of_image_.size(); ++i)
@@ -82,7 +74,8 @@ class LatentDataset : public Dataset {
       require(shards_.back(), path, "moments", DType::f32, shape);
       if (index_.flips) require(shards_.back(), path, "moments_flipped", DType::f32, shape);
       require(shards_.back(), path, "labels", DType::i64, {shape.front()});
-      for (const std::int64_t label : read_numbers(shards_.back(), "labels")) labels_.push_back(label);
+      const HostTensor labels = shards_.back().read("labels");
+      labels_.insert(labels_.end(), labels.as<std::int64_t>(), labels.as<std::int64_t>() + labels.numel());
     }
     if (const auto captions = read_caption_index(folder)) captions_.emplace(folder, *captions, size_);
   }

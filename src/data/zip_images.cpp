@@ -1,8 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <cctype>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -10,23 +8,18 @@
 #include "core/error.h"
 #include "data/datasets.h"
 #include "data/file_list.h"
+#include "data/image_folder.h"
 #include "io/zip_archive.h"
 
 namespace uvit {
 namespace {
-
-bool is_image(std::string name) {
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  constexpr std::array kEndings = {".jpg", ".jpeg", ".png", ".webp", ".bmp"};
-  return std::any_of(kEndings.begin(), kEndings.end(), [&](const char* ending) { return name.ends_with(ending); });
-}
 
 /// Images of a zip archive, sorted by name; dataset.json holds {"labels": [["00000/img00000000.png", 6], ...]}, or null without classes.
 class ZipDataset : public Dataset {
  public:
   explicit ZipDataset(const DataConfig& config) : config_(config), zip_(config.path) {
     for (const std::string& name : zip_.names())
-      if (is_image(name)) names_.push_back(name);
+      if (is_image_name(name)) names_.push_back(name);
     std::sort(names_.begin(), names_.end());
     if (names_.empty()) throw Error("it holds no image");
     if (zip_.contains("dataset.json")) read_labels();
@@ -50,8 +43,7 @@ class ZipDataset : public Dataset {
     }
     const Image image = decode_image(file, config_.channels, describe(index));
     try {
-      const Image cut = resize_and_center_crop(image, height(), width());
-      std::copy(cut.pixels.begin(), cut.pixels.end(), pixels.begin());
+      fit_image(image, config_, pixels);
     } catch (const Error& error) {
       throw Error(fmt::format("{}: {}", describe(index), error.what()));
     }

@@ -225,6 +225,17 @@ const HostTensor* SafetensorsReader::find(std::string_view name) const {
   return nullptr;
 }
 
+HostTensor SafetensorsReader::read(std::string_view name) const {
+  for (const Entry& entry : state_->layout.entries) {
+    if (entry.name != name) continue;
+    HostTensor tensor = entry.tensor;
+    tensor.data.resize(entry.end - entry.begin);
+    state_->file.read(tensor.data, state_->layout.data_start + entry.begin);
+    return tensor;
+  }
+  throw Error(fmt::format("{} has no tensor '{}'", state_->path.string(), name));
+}
+
 void SafetensorsReader::read_row(std::string_view name, std::int64_t row, std::span<std::byte> out) const {
   for (const Entry& entry : state_->layout.entries) {
     if (entry.name != name) continue;

@@ -22,6 +22,8 @@ class SafetensorsReader {
 
   /// Dtype and shape of a tensor, without data; null where there is none.
   const HostTensor* find(std::string_view name) const;
+  /// One whole tensor. Throws Error naming file and tensor where there is none.
+  HostTensor read(std::string_view name) const;
   /// Row `row` of tensor `name` into `out`, which must have its size. Throws Error naming file and tensor.
   void read_row(std::string_view name, std::int64_t row, std::span<std::byte> out) const;
 

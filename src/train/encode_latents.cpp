@@ -153,7 +153,7 @@ LatentIndex encode_latents(const EncodeRequest& request) {
       if (shard.tensors.empty()) return index;
       write_safetensors(path, shard);
     }
-    statistics.add(to_torch(read_safetensors(path).at("moments")));
+    statistics.add(to_torch(SafetensorsReader(path).read("moments")));
   }
   statistics.finish(index);
   write_latent_index(folder, index);

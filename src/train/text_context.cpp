@@ -125,7 +125,7 @@ std::vector<Caption> class_captions(const fs::path& split_folder) {
   if (index.class_names.empty()) throw Error(fmt::format("the latents of {} have no class names to make captions from", split_folder.string()));
   std::vector<Caption> captions;
   for (std::int64_t first = 0; first < index.count; first += index.shard_size) {
-    const at::Tensor labels = to_torch(read_safetensors(shard_path(split_folder, "latents", first / index.shard_size)).at("labels"));
+    const at::Tensor labels = to_torch(SafetensorsReader(shard_path(split_folder, "latents", first / index.shard_size)).read("labels"));
     for (std::int64_t i = 0; i < labels.numel(); ++i) {
       const std::string& name = index.class_names.at(static_cast<std::size_t>(labels[i].item<std::int64_t>()));
       captions.push_back({first + i, fmt::format(fmt::runtime(kForms[static_cast<std::size_t>(first + i) % kForms.size()]), name)});
