@@ -23,6 +23,14 @@ struct ModelConfig {
   std::int64_t context_tokens = 0;   ///< number of context tokens. Official: num_clip_token
   std::vector<std::string> attention = {"softmax"};                  ///< one kind, or one a block in running order (in.0 ... mid ... out.k)
   std::vector<std::string> softmax_blocks = {"first", "last"};       ///< blocks that stay softmax when `attention` is one kind: "first", "last", or "in.1", "mid", "out.0"; [] for none
+  bool qk_norm = false;              ///< RMSNorm of every head's queries and keys, with a learned scale (arXiv:2403.03206)
+  bool rope = false;                 ///< 2-D axial rotary embedding of the patches' queries and keys (arXiv:2403.13298), beside pos_embed
+  std::string mlp = "gelu";          ///< "gelu", or "swiglu" of hidden width 2/3 (arXiv:2002.05202)
+  std::string norm = "layer";        ///< "layer" or "rms" (arXiv:1910.07467)
+  std::int64_t register_tokens = 0;  ///< learned tokens beside the others (arXiv:2309.16588)
+  std::string conditioning = "tokens";  ///< time and label as "tokens" (U-ViT), or "adaln_zero" (arXiv:2212.09748)
+  std::int64_t align_dim = 0;        ///< width of the features that hidden patches are aligned with (REPA, arXiv:2410.06940); 0: none
+  std::int64_t align_block = 0;      ///< block whose output is aligned, in running order from 0
   std::string attention_backend = "fused";                           ///< "fused": kernels that store nothing of size L x L; "eager": plain ATen operations
 
   bool operator==(const ModelConfig&) const = default;
@@ -65,6 +73,9 @@ struct DataConfig {
 };
 
 struct OptimizerConfig {
+  std::string name = "adamw";             ///< "adamw", or "muon": for the matrices of the blocks, AdamW for the rest
+  double muon_lr = 0.02;                  ///< learning rate of muon's matrices, on the same schedule
+  double muon_momentum = 0.95;
   double lr = 2e-4;
   std::array<double, 2> betas = {0.99, 0.999};
   double eps = 1e-8;
@@ -97,6 +108,18 @@ struct TrainConfig {
   std::int64_t sample_every = 0;          ///< steps between sample grids; 0: never
   std::int64_t checkpoint_every = 2500;   ///< steps
   std::int64_t keep_checkpoints = 3;      ///< the newest ones kept, beside the best; 0: all
+  std::string init_from;                  ///< checkpoint whose weights training starts from; pos_embed is interpolated to another resolution
+  std::int64_t recompute_every = 0;       ///< every k-th block keeps its input alone and is computed again in backward; 0: none
+  std::string align_encoder;              ///< TorchScript file whose features model.align_block is aligned with
+  double align_weight = 0.5;              ///< weight of that loss
+  std::int64_t align_size = 224;          ///< pixels; side to which images are resized for the encoder
+  std::int64_t max_bad_steps = 10;        ///< steps in a row without finite loss and gradients, after which training goes back to a checkpoint
+  std::int64_t max_rollbacks = 2;         ///< times it goes back before it stops with a diagnosis
+  bool reproducible_reduction = false;    ///< gradients are summed along one fixed tree over micro-batches: equal bits for 1, 2, 4, ... processes
+  bool shard_optimizer = false;           ///< every process keeps its share of the optimizer's state (ZeRO-1)
+  std::int64_t hash_every = 1000;         ///< steps between comparisons of the processes' parameters
+  double process_timeout_s = 600.0;       ///< seconds that a process waits for another one
+  std::int64_t histogram_every = 0;       ///< steps between histograms of weights and gradients in the event file; 0: never
 
   bool operator==(const TrainConfig&) const = default;
 };
