@@ -50,6 +50,33 @@ TEST_CASE("an event file is a sequence of whole records from the first write on"
   CHECK(records(second.path()).size() == 1);
 }
 
+TEST_CASE("times never run backwards: a file goes on where the last one in the folder ended, though that was tomorrow") {
+  const test::ScratchFolder folder;
+  const auto time_of = [](const std::string& event) {
+    double time = 0;
+    std::memcpy(&time, event.data() + 1, sizeof time);
+    return time;
+  };
+  double before = 0;
+  for (int file = 0; file < 3; ++file) {
+    EventFile events(folder.path());
+    events.add_scalar("a", file, 0);
+    for (const std::string& event : records(events.path())) {
+      CHECK(time_of(event) >= before);
+      before = time_of(event);
+    }
+    if (file > 0) continue;
+    // The first file is made one of the year 2128, by its name and by the time in its last record.
+    const double tomorrow = before = 5e9;
+    std::string content = read_file(events.path());
+    const std::size_t last = content.size() - 4 - records(events.path())[1].size();
+    std::memcpy(content.data() + last + 1, &tomorrow, sizeof tomorrow);
+    write_file(folder / "events.out.tfevents.5000000000.host.1", content);
+    std::filesystem::remove(events.path());
+  }
+  CHECK(before < 5e9 + 60);
+}
+
 TEST_CASE("a write that fails says so and leaves no half record; a later one goes on") {
   const test::ScratchFolder folder;
   EventFile file(folder.path());

@@ -203,7 +203,7 @@ TEST_CASE("read_pth reads what PyTorch wrote: views, parameters, plain values, e
   CHECK_THAT(test::error_of([&] { read_pth(folder / "legacy.pth"); }), Contains("no zip file"));
 }
 
-TEST_CASE("TensorBoard reads scalars, images and text back from an event file", "[python]") {
+TEST_CASE("TensorBoard reads scalars, images, text, histograms and settings back from an event file", "[python]") {
   if (!have_python()) return;
   const test::ScratchFolder folder;
   {
@@ -215,6 +215,29 @@ TEST_CASE("TensorBoard reads scalars, images and text back from an event file", 
     for (std::size_t i = 0; i < image.size(); ++i) image[i] = static_cast<std::byte>(i);
     file.add_image("samples", 7, image, 2, 3, 1);
     file.add_text("config", 9, "[model]\ndepth = 4 \u00fc");
+    file.add_histogram("weights", 5, {-1, 3, 6, 4.5, 20.25, {-0.5, 0.5, 3}, {1, 2, 3}});
+    file.add_hparams("run \u00fc", {{"optimizer.lr", 0.002}, {"data.flip", true}, {"data.off", false}, {"model.mlp", "gelu"}, {"empty", ""}}, {"loss/eval"});
+    file.end_hparams(true);
   }
   CHECK(python("read_events", folder.path()) == 0);
+}
+
+TEST_CASE("TensorBoard leaves out what a resumed run writes again, though the clock was set back between", "[python]") {
+  if (!have_python()) return;
+  const test::ScratchFolder folder;
+  {
+    EventFile file(folder.path());
+    for (std::int64_t step = 1; step <= 8; ++step) file.add_scalar("train/loss", step, static_cast<double>(step));
+  }
+  // As a run from tomorrow: the clock of now lies before its times.
+  const auto names = std::filesystem::directory_iterator(folder.path());
+  std::filesystem::rename(names->path(), folder / "events.out.tfevents.9000000000.host.1");
+  {
+    EventFile resumed(folder.path(), 5);
+    CHECK(resumed.path().filename().string().starts_with("events.out.tfevents.9000000001."));
+    for (std::int64_t step = 5; step <= 10; ++step) resumed.add_scalar("train/loss", step, static_cast<double>(100 + step));
+    resumed.purge_from(8);
+    resumed.add_scalar("train/loss", 8, 208);
+  }
+  CHECK(python("read_purged_events", folder.path()) == 0);
 }

@@ -132,8 +132,44 @@ def read_events(folder):
     check(text.tensor_proto.string_val[0].decode() == "[model]\ndepth = 4 \u00fc", f"text {text}")
     check(text.step == 9 and [dim.size for dim in text.tensor_proto.tensor_shape.dim] == [1], f"text {text}")
     check(events.SummaryMetadata("config").plugin_data.plugin_name == "text", "plugin of the text")
+    histogram = events.Histograms("weights")[0]
+    value = histogram.histogram_value
+    check((histogram.step, value.min, value.max, value.num, value.sum, value.sum_squares) == (5, -1, 3, 6, 4.5, 20.25), f"histogram {value}")
+    check((list(value.bucket_limit), list(value.bucket)) == ([-0.5, 0.5, 3], [1, 2, 3]), f"buckets {value}")
+    read_hparams(events)
+
+
+def read_hparams(events):
+    from tensorboard.plugins.hparams import api_pb2, metadata
+
+    def content(tag):
+        return events.SummaryMetadata(tag).plugin_data.content
+
+    experiment = metadata.parse_experiment_plugin_data(content(metadata.EXPERIMENT_TAG))
+    types = {info.name: api_pb2.DataType.Name(info.type) for info in experiment.hparam_infos}
+    check(types == {"optimizer.lr": "DATA_TYPE_FLOAT64", "data.flip": "DATA_TYPE_BOOL", "data.off": "DATA_TYPE_BOOL", "model.mlp": "DATA_TYPE_STRING",
+                    "empty": "DATA_TYPE_STRING"}, f"types {types}")
+    check([info.name.tag for info in experiment.metric_infos] == ["loss/eval"], f"metrics {experiment.metric_infos}")
+    session = metadata.parse_session_start_info_plugin_data(content(metadata.SESSION_START_INFO_TAG))
+    values = {name: getattr(value, value.WhichOneof("kind")) for name, value in session.hparams.items()}
+    check(values == {"optimizer.lr": 0.002, "data.flip": True, "data.off": False, "model.mlp": "gelu", "empty": ""}, f"settings {values}")
+    check(session.group_name == "run \u00fc" and session.start_time_secs > 1.6e9, f"session {session}")
+    end = metadata.parse_session_end_info_plugin_data(content(metadata.SESSION_END_INFO_TAG))
+    check(end.status == api_pb2.STATUS_SUCCESS and end.end_time_secs >= session.start_time_secs, f"end {end}")
+
+
+def read_purged_events(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(folder, size_guidance={"scalars": 0})
+    events.Reload()
+    scalars = events.Scalars("train/loss")
+    values = [(event.step, event.value) for event in scalars]
+    check(values == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 105), (6, 106), (7, 107), (8, 208)], f"scalars {values}")
+    times = [event.wall_time for event in scalars]
+    check(times == sorted(times), f"times {times}")
 
 
 if __name__ == "__main__":
-    functions = (read_pth, read_safetensors, read_values, read_npz, write_npz, write_pth, read_events)
+    functions = (read_pth, read_safetensors, read_values, read_npz, write_npz, write_pth, read_events, read_purged_events)
     {function.__name__: function for function in functions}[sys.argv[1]](sys.argv[2])
