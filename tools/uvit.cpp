@@ -87,6 +87,7 @@ int main(int argc, char** argv) {
   uvit::add_encode_text_command(app);
   uvit::add_train_autoencoder_command(app);
   uvit::add_data_command(app);
+  uvit::add_pack_command(app);
   uvit::add_list_command(app);
 
   try {

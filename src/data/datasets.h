@@ -15,6 +15,7 @@ std::unique_ptr<Dataset> open_listed(const DataConfig& config, Split split);
 std::unique_ptr<Dataset> open_celeba(const DataConfig& config, Split split);
 std::unique_ptr<Dataset> open_coco(const DataConfig& config, Split split);
 std::unique_ptr<Dataset> open_zip(const DataConfig& config, Split split);
+std::unique_ptr<Dataset> open_shards(const DataConfig& config, Split split);
 std::unique_ptr<Dataset> open_latents(const DataConfig& config, Split split);
 std::unique_ptr<Dataset> open_coco_features(const DataConfig& config, Split split);
 

@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 
+#include "core/atomic_file.h"
 #include "core/error.h"
+#include "data/encoded_image.h"
 
 namespace uvit {
 
@@ -14,9 +17,15 @@ void fit_image(const Image& image, const DataConfig& config, std::span<std::uint
   std::copy(cut.pixels.begin(), cut.pixels.end(), pixels.begin());
 }
 
+std::string ending_of(const std::string& name) {
+  std::string ending = name.substr(name.rfind('.') + 1);
+  std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return ending;
+}
+
 namespace {
 
-class FileDataset : public Dataset {
+class FileDataset : public Dataset, public EncodedImages {
  public:
   FileDataset(FileList list, const DataConfig& config) : list_(std::move(list)), config_(config) {}
   std::int64_t size() const override { return static_cast<std::int64_t>(list_.files.size()); }
@@ -35,6 +44,19 @@ class FileDataset : public Dataset {
     } catch (const Error& error) {
       throw Error(fmt::format("{}: {}", describe(index), error.what()));
     }
+  }
+  EncodedImage encoded(std::int64_t index) const override {
+    std::filesystem::path path = list_.files.at(static_cast<std::size_t>(index));
+    if (list_.prepare) {  // what is cut out stays out, without loss
+      const Image image = list_.prepare(read_image(path, config_.channels));
+      return {encode_png(image), "png", {}};
+    }
+    const std::string file = read_file(path);
+    const std::span bytes = std::as_bytes(std::span(file));
+    EncodedImage image{{bytes.begin(), bytes.end()}, ending_of(path.string()), {}};
+    path.replace_extension(".txt");
+    if (std::filesystem::is_regular_file(path)) image.captions = {read_file(path)};
+    return image;
   }
 
  private:

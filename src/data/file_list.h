@@ -24,6 +24,9 @@ struct FileList {
 /// The image scaled to cover config's size and cut in the centre. @param pixels [C, H, W] of it
 void fit_image(const Image& image, const DataConfig& config, std::span<std::uint8_t> pixels);
 
+/// "jpg" of "a/B.JPG".
+std::string ending_of(const std::string& name);
+
 /// A dataset of these files, scaled to cover config's size and cut in the centre; the first config.limit of them. Throws Error where there is none.
 /// @param origin  what lists them, for messages
 std::unique_ptr<Dataset> make_file_dataset(FileList list, const DataConfig& config, const std::string& origin);

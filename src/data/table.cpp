@@ -26,6 +26,7 @@ std::span<const DatasetRow> dataset_table() {
                  open_celeba},
       DatasetRow{"coco", "train2014/, val2014/ and annotations/captions_*.json (or 2017), in the order of the image ids", "data/coco", 0, 3, open_coco},
       DatasetRow{"zip", "a .zip of images as EDM writes it, with the classes of its dataset.json; both splits are all images", "", 0, 0, open_zip},
+      DatasetRow{"shards", "tar shards as `uvit pack` writes them, with labels and captions inside, or any webdataset of images", "", 0, 0, open_shards},
       DatasetRow{"latents", "what `uvit encode` writes: an autoencoder's latents, with captions where `uvit encode-text` added them", "", 0, 0, open_latents,
                  true},
       DatasetRow{"coco_features", "the official U-ViT folder of latents and captions: train/ and val/ of 0.npy, 0_0.npy ..., empty_context.npy", "", 0, 0,

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "data/datasets.h"
+#include "data/encoded_image.h"
 #include "data/file_list.h"
 #include "data/image_folder.h"
 #include "io/zip_archive.h"
@@ -15,7 +16,7 @@ namespace uvit {
 namespace {
 
 /// Images of a zip archive, sorted by name; dataset.json holds {"labels": [["00000/img00000000.png", 6], ...]}, or null without classes.
-class ZipDataset : public Dataset {
+class ZipDataset : public Dataset, public EncodedImages {
  public:
   explicit ZipDataset(const DataConfig& config) : config_(config), zip_(config.path) {
     for (const std::string& name : zip_.names())
@@ -34,13 +35,7 @@ class ZipDataset : public Dataset {
   std::int64_t label(std::int64_t index) const override { return list_.labels.empty() ? 0 : list_.labels.at(static_cast<std::size_t>(index)); }
   std::string describe(std::int64_t index) const override { return fmt::format("{}[{}]", config_.path, names_.at(static_cast<std::size_t>(index))); }
   void read(std::int64_t index, std::span<std::uint8_t> pixels) const override {
-    std::vector<std::byte> file;
-    try {
-      const std::lock_guard lock(mutex_);  // an archive has one position
-      file = zip_.read(names_.at(static_cast<std::size_t>(index)));
-    } catch (const Error& error) {
-      throw Error(fmt::format("cannot read {}: {}", describe(index), error.what()));
-    }
+    const std::vector<std::byte> file = member(index);
     const Image image = decode_image(file, config_.channels, describe(index));
     try {
       fit_image(image, config_, pixels);
@@ -48,8 +43,17 @@ class ZipDataset : public Dataset {
       throw Error(fmt::format("{}: {}", describe(index), error.what()));
     }
   }
+  EncodedImage encoded(std::int64_t index) const override { return {member(index), ending_of(names_.at(static_cast<std::size_t>(index))), {}}; }
 
  private:
+  std::vector<std::byte> member(std::int64_t index) const {
+    try {
+      const std::lock_guard lock(mutex_);  // an archive has one position
+      return zip_.read(names_.at(static_cast<std::size_t>(index)));
+    } catch (const Error& error) {
+      throw Error(fmt::format("cannot read {}: {}", describe(index), error.what()));
+    }
+  }
   void read_labels() {
     const std::vector<std::byte> bytes = zip_.read("dataset.json");
     const auto* text = reinterpret_cast<const char*>(bytes.data());

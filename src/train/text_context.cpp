@@ -19,6 +19,7 @@
 #include "core/hash.h"
 #include "core/progress.h"
 #include "data/latent_index.h"
+#include "data/shard_index.h"
 #include "io/safetensors.h"
 #include "train/interrupt.h"
 
@@ -93,6 +94,15 @@ std::vector<Caption> read_lines(const std::string& text) {
   return captions;
 }
 
+std::vector<Caption> read_shards(const fs::path& path) {
+  const ShardIndex index = find_shards(path, true);
+  std::vector<Caption> captions;
+  for (std::size_t i = 0; i < index.samples.size(); ++i)
+    for (std::string& text : shard_captions(index, index.samples[i])) captions.push_back({static_cast<std::int64_t>(i), std::move(text)});
+  if (captions.empty()) throw Error(fmt::format("the shards of {} hold no caption", path.string()));
+  return captions;
+}
+
 /// Of everything that captions and their contexts hang on.
 std::string settings_key(const CaptionIndex& index, const std::vector<Caption>& captions) {
   std::string text;
@@ -103,6 +113,7 @@ std::string settings_key(const CaptionIndex& index, const std::vector<Caption>& 
 }  // namespace
 
 std::vector<Caption> read_captions(const fs::path& path) {
+  if (fs::is_directory(path) || path.extension() == ".tar") return read_shards(path);
   const std::string text = read_file(path);
   try {
     std::vector<Caption> captions;

@@ -36,7 +36,7 @@ struct Caption {
 };
 
 /// Captions of a file: COCO's json (images in order of their id, captions in order of theirs), or lines "IMAGE<tab>CAPTION", or one caption a line,
-/// line i for image i. Sorted by image. Throws Error naming file and line.
+/// line i for image i; or of packed shards (a folder, a .tar file). Sorted by image. Throws Error naming file and line.
 std::vector<Caption> read_captions(const std::filesystem::path& path);
 
 /// A caption for each image of a split of latents, made from the name of its class: "bag", "photo of bag", "picture of one bag", "bag on black", in turn.

@@ -22,6 +22,7 @@ void add_encode_command(CLI::App& app);
 void add_encode_text_command(CLI::App& app);
 void add_train_autoencoder_command(CLI::App& app);
 void add_data_command(CLI::App& app);
+void add_pack_command(CLI::App& app);
 void add_list_command(CLI::App& app);
 
 }  // namespace uvit

@@ -20,7 +20,7 @@ void run(const EncodeTextRequest& request) {
 void add_encode_text_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("encode-text", "Encode captions to context tokens beside the latents of a split");
   auto request = std::make_shared<EncodeTextRequest>();
-  command->add_option("CAPTIONS", request->captions, "COCO's captions .json, or lines IMAGE<tab>CAPTION, or line i for image i; \"class-names\": made from the names of the latents' classes")->required();
+  command->add_option("CAPTIONS", request->captions, "COCO's captions .json, or lines IMAGE<tab>CAPTION, or line i for image i, or a split of packed shards; \"class-names\": made from the names of the latents' classes")->required();
   command->add_option("-o,--out", request->out, "Folder of the split, for instance DIR/train of `uvit encode DATA -o DIR`")->required();
   command->add_option("--text-encoder", request->text_encoder, "CLIP text encoder: .safetensors, .pth or a Hugging Face folder; untrained:WIDTH for one with initial values")->required();
   command->add_option("--vocabulary", request->vocabulary, "bpe_simple_vocab_16e6.txt.gz, or a folder with vocab.json and merges.txt")->required();
