@@ -69,11 +69,12 @@ struct DataLoader::State {
 void DataLoader::State::make(std::int64_t number, Slot& slot) {
   const std::int64_t channels = dataset.channels(), height = dataset.height(), width = dataset.width(), pixels = channels * height * width;
   Batch& batch = slot.batch;
-  batch.first_sample = options.first_sample + number * options.batch_size;
-  batch.images.resize(static_cast<std::size_t>(options.batch_size * pixels));
+  const std::int64_t rows = options.rows > 0 ? options.rows : options.batch_size;
+  batch.first_sample = options.first_sample + number * options.batch_size + options.first_row;
+  batch.images.resize(static_cast<std::size_t>(rows * pixels));
   const auto context = static_cast<std::size_t>(dataset.context_tokens() * dataset.context_dim());
-  batch.contexts.resize(static_cast<std::size_t>(options.batch_size) * context);
-  for (std::int64_t i = 0; i < options.batch_size; ++i) {
+  batch.contexts.resize(static_cast<std::size_t>(rows) * context);
+  for (std::int64_t i = 0; i < rows; ++i) {
     const std::int64_t n = batch.first_sample + i;
     const std::span image = std::span(batch.images).subspan(static_cast<std::size_t>(i * pixels), static_cast<std::size_t>(pixels));
     const std::int64_t index = read_sample(n, image, slot);
@@ -108,6 +109,8 @@ DataLoader::DataLoader(const Dataset& dataset, const LoaderOptions& options) {
   if (dataset.size() < 1) throw Error("a loader needs a dataset with at least one image");
   if (options.batch_size < 1 || options.first_sample < 0)
     throw Error(fmt::format("a loader needs a batch size of 1 or more, not {}", options.batch_size));
+  if (options.first_row < 0 || options.rows < 0 || options.first_row + options.rows > options.batch_size)
+    throw Error(fmt::format("a loader cannot make rows {} to {} of batches of {}", options.first_row, options.first_row + options.rows, options.batch_size));
   state_ = std::make_unique<State>(dataset, options);
 }
 

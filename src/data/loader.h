@@ -7,7 +7,7 @@
 
 namespace uvit {
 
-/// Images as Dataset::read_values gives them (in [-1, 1], or latents), [B, C, H, W] contiguous.
+/// Images as Dataset::read_values gives them (in [-1, 1], or latents), [B, C, H, W] contiguous. B is LoaderOptions::rows where that is given.
 struct Batch {
   std::int64_t first_sample = 0;  ///< global sample index of images[0]: what training draws are keyed by
   std::vector<float> images;
@@ -20,6 +20,8 @@ struct LoaderOptions {
   std::uint64_t seed = 0;
   std::int64_t batch_size = 128;
   std::int64_t first_sample = 0;  ///< where to start: the data position of a resumed run
+  std::int64_t first_row = 0;     ///< of each batch only rows [first_row, first_row + rows) are made: the share of one of several processes;
+  std::int64_t rows = 0;          ///< 0: all
   bool flip = false;
   std::int64_t workers = 1;
   std::int64_t prefetch = 4;

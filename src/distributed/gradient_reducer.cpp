@@ -15,7 +15,7 @@ constexpr std::int64_t kBucketBytes = 4 << 20;  // one of 1 to 25 MB made no dif
 }  // namespace
 
 GradientReducer::GradientReducer(ProcessGroup& processes, std::vector<std::pair<std::string, at::Tensor>> parameters)
-    : processes_(processes), parameters_(std::move(parameters)) {}
+    : GradientSum(processes), parameters_(std::move(parameters)) {}
 
 /// After a lost process the reducer may hold work that never ends; it goes with the process.
 GradientReducer::~GradientReducer() {
@@ -29,9 +29,9 @@ void GradientReducer::backward(const at::Tensor& loss, bool last) {
       reducer_->rebuild_buckets();  // once, in the order in which the gradients of the step before were ready
       reducer_->prepare_for_backward({});
     }
-    loss.backward();
+    (loss * processes_.size()).backward();  // the reducer divides by it
     if (!reducer_ && last) {
-      average_once();
+      sum_once();
       make_buckets();
     }
   } catch (const std::exception& error) {
@@ -41,8 +41,8 @@ void GradientReducer::backward(const at::Tensor& loss, bool last) {
   }
 }
 
-/// The mean over processes of the gradients that are there, as one flat tensor a type.
-void GradientReducer::average_once() {
+/// The sum over processes of the gradients that are there, as one flat tensor.
+void GradientReducer::sum_once() {
   const torch::NoGradGuard no_grad;
   std::vector<at::Tensor> gradients;
   std::string reached;

@@ -192,6 +192,7 @@ void ProcessGroup::sum(at::Tensor& tensor) {
 }
 
 bool ProcessGroup::any(bool flag) {
+  if (alone()) return flag;
   at::Tensor votes = at::full({1}, flag ? 1 : 0, at::kInt);
   sum(votes);
   return votes.item<int>() > 0;

@@ -8,29 +8,46 @@
 namespace uvit {
 namespace {
 
-at::Tensor rows(const at::Tensor& tensor, std::int64_t first, std::int64_t count) {
-  return tensor.defined() ? tensor.narrow(0, first, count) : at::Tensor();
+at::Tensor rows(const at::Tensor& tensor, std::int64_t first, std::int64_t count, bool copy) {
+  if (!tensor.defined()) return {};
+  const at::Tensor part = tensor.narrow(0, first, count);
+  return copy ? part.clone() : part;
+}
+
+/// Sum of the micro-batches' losses over all processes, in the order of the global batch.
+at::Tensor total_loss(ProcessGroup& processes, const std::vector<at::Tensor>& losses) {
+  at::Tensor sum = at::zeros({}, losses.front().options().dtype(at::kDouble));
+  for (const at::Tensor& share : processes.all_gather(at::stack(losses)))
+    for (const at::Tensor& loss : share.unbind()) sum += loss;
+  return sum;
 }
 
 }  // namespace
 
-at::Tensor add_gradients(UViT& model, const TrainingBatch& batch, const Config& config, const Schedule& schedule, double loss_scale) {
+std::int64_t micro_batches_of(const TrainConfig& train, int processes) {
+  const std::int64_t share = train.batch_size / processes;
+  return train.micro_batch_size > 0 ? (share + train.micro_batch_size - 1) / train.micro_batch_size : 1;
+}
+
+at::Tensor add_gradients(UViT& model, const TrainingBatch& batch, const Config& config, const Schedule& schedule, double loss_scale, GradientSum& sum) {
   const Parameterisation& parameterisation = find_parameterisation(config.diffusion.prediction);
   const WeightingRow& weighting = find_weighting(config.diffusion.weighting);
   const std::int64_t n = batch.x0.size(0);
   const std::int64_t micro = config.train.micro_batch_size > 0 ? config.train.micro_batch_size : n;
-  at::Tensor sum = at::zeros({}, at::TensorOptions(batch.x0.device()).dtype(at::kDouble));
+  const double images = static_cast<double>(n) * sum.processes().size();
+  std::vector<at::Tensor> losses_of_micro;
   for (std::int64_t first = 0; first < n; first += micro) {
     const std::int64_t size = std::min(micro, n - first);
-    const auto network = bind_network(model, config.train.precision, rows(batch.labels, first, size), rows(batch.context, first, size));
+    const bool copy = sum.wants_copies();
+    const auto network = bind_network(model, config.train.precision, rows(batch.labels, first, size, copy), rows(batch.context, first, size, copy));
     const std::vector<double> t(batch.t.begin() + first, batch.t.begin() + first + size);
     const at::Tensor losses =
-        diffusion_loss(network, rows(batch.x0, first, size), rows(batch.eps, first, size), t, schedule, parameterisation, weighting);
+        diffusion_loss(network, rows(batch.x0, first, size, copy), rows(batch.eps, first, size, copy), t, schedule, parameterisation, weighting);
     const at::Tensor total = losses.sum();
-    (total * (loss_scale / static_cast<double>(n))).backward();
-    sum += total.detach();
+    sum.backward(total * (loss_scale / images), first + size == n);
+    losses_of_micro.push_back(total.detach());
   }
-  return sum / static_cast<double>(n);
+  return total_loss(sum.processes(), losses_of_micro) / images;
 }
 
 }  // namespace uvit

@@ -12,12 +12,15 @@
 #include "core/error.h"
 #include "core/progress.h"
 #include "data/dataset.h"
+#include "distributed/gradient_sum.h"
+#include "distributed/replicas.h"
 #include "train/device_batches.h"
 #include "train/evaluation.h"
 #include "train/gradients.h"
 #include "train/interrupt.h"
 #include "train/metrics_log.h"
 #include "train/preview.h"
+#include "train/processes.h"
 #include "train/run_folder.h"
 #include "train/trainer.h"
 #include "train/training_batch.h"
@@ -28,12 +31,6 @@ namespace uvit {
 namespace fs = std::filesystem;
 
 namespace {
-
-std::int64_t set_threads(const TrainConfig& train) {
-  const std::int64_t threads = train.threads > 0 ? train.threads : std::max<std::int64_t>(1, std::thread::hardware_concurrency());
-  at::set_num_threads(static_cast<int>(threads));
-  return threads;
-}
 
 /// What the configuration asks for and training cannot do, found before the first step.
 void check_trainable(const Config& config) {
@@ -55,6 +52,8 @@ void check_data(const Config& config, const Dataset& dataset) {
   if (dataset.latent() && config.train.sample_every > 0 && config.data.autoencoder.empty())
     throw Error("sample grids of latents need data.autoencoder: name it, or set train.sample_every = 0");
 }
+
+constexpr std::int64_t kCheckedSteps = 3;  // after which the processes' parameters are compared, beside every train.hash_every-th
 
 bool is_due(std::int64_t every, std::int64_t step) { return every > 0 && step % every == 0; }
 
@@ -79,6 +78,8 @@ class Trainer {
   void resume();
   [[noreturn]] void stop_not_finite(const std::string& what, std::int64_t step) const;
 
+  ProcessGroup alone_;
+  ProcessGroup& processes_;
   const Config config_;
   const fs::path run_;
   const at::Device device_;
@@ -91,6 +92,7 @@ class Trainer {
   std::optional<HeldOut> held_out_;
   std::optional<TrainingScore> training_score_;
   TrainingState state_;
+  const std::unique_ptr<GradientSum> gradient_sum_;
   double best_eval_loss_ = -1, best_score_ = -1;
   fs::path checkpoint_;  // the last one saved
   std::optional<MetricsLog> metrics_;
@@ -98,36 +100,41 @@ class Trainer {
 };
 
 Trainer::Trainer(const TrainRequest& request)
-    : config_(request.config),
+    : processes_(request.processes ? *request.processes : alone_),
+      config_(request.config),
       run_(request.run),
-      device_(select_device(config_.train.device)),
+      device_(device_of_process(config_.train, processes_.launch())),
       looks_at_every_step_(device_.is_cpu() || config_.train.precision == "fp16"),
-      threads_(set_threads(config_.train)),
+      threads_(set_threads_of_process(config_.train, processes_.launch())),
       schedule_(make_schedule(config_.diffusion)),
       dataset_(open_dataset(config_.data, Split::train)),
-      state_(config_, device_) {
+      state_(config_, device_, processes_),
+      gradient_sum_(make_gradient_sum(processes_, state_.parameters(), config_.train.reproducible_reduction,
+                                      micro_batches_of(config_.train, processes_.size()))) {
   check_data(config_, *dataset_);
-  prepare_run_folder(run_, request.resume);
-  if (config_.train.eval_every > 0) held_out_.emplace(config_);
-  if (config_.eval.every_steps > 0) training_score_.emplace(config_);
-  if (request.resume) resume();
+  const bool goes_on = begin_run(run_, request.resume, processes_);
+  if (processes_.is_first() && config_.train.eval_every > 0) held_out_.emplace(config_);
+  if (processes_.is_first() && config_.eval.every_steps > 0) training_score_.emplace(config_);
+  if (goes_on) resume();
+  if (!processes_.is_first()) return;
   metrics_.emplace(run_, state_.step);
   write_run_config(run_, config_, threads_);
-  spdlog::info("{} parameters, {} training images, {} on {} threads\n{}", state_.model().num_parameters(), dataset_->size(),
-               device_.is_cpu() ? "cpu" : describe_cuda(), threads_,
+  spdlog::info("{} parameters, {} training images, {}{} on {} threads\n{}", state_.model().num_parameters(), dataset_->size(),
+               processes_.alone() ? "" : fmt::format("{} processes, each with ", processes_.size()), device_.is_cpu() ? "cpu" : describe_cuda(), threads_,
                describe_plan(state_.model().options().plan, config_.model, config_.train.precision, config_.train.device));
 }
 
 TrainResult Trainer::run() {
   const TrainConfig& train = config_.train;
   TrainResult result{.step = state_.step, .eval_loss = -1, .checkpoint = checkpoint_};
-  TrainingBatches batches(*dataset_, config_, *schedule_, state_.images_seen);
+  TrainingBatches batches(*dataset_, config_, *schedule_, state_.images_seen, processes_.rank(), processes_.size());
   DeviceBatches on_device(batches, device_);
-  Progress progress("train", train.steps * train.batch_size, "images", state_.images_seen);
+  std::optional<Progress> progress;
+  if (processes_.is_first()) progress.emplace("train", train.steps * train.batch_size, "images", state_.images_seen);
   StepClock whole_run, since_log;
   started_ = std::chrono::steady_clock::now();
 
-  while (state_.step < train.steps && !interrupt_requested()) {
+  while (state_.step < train.steps && !processes_.any(interrupt_requested())) {
     whole_run.start();
     since_log.start();
     const TrainingBatch batch = on_device.next();
@@ -139,19 +146,21 @@ TrainResult Trainer::run() {
     if (looks_at_every_step_ || first || last || is_due(train.log_every, state_.step)) result.loss = done.loss.item<double>();
     whole_run.stop(train.batch_size);
     since_log.stop(train.batch_size);
-    progress.update(state_.images_seen, fmt::format("loss {:.4f}", result.loss));
+    if (state_.step <= result.step + kCheckedSteps || is_due(train.hash_every, state_.step))
+      check_equal_replicas(processes_, state_.parameters(), state_.step);
+    if (progress) progress->update(state_.images_seen, fmt::format("loss {:.4f}", result.loss));
 
     const bool score_due = is_due(config_.eval.every_steps, state_.step);
     const bool checkpoint_due = last || score_due || is_due(train.checkpoint_every, state_.step);
     std::optional<double> eval_loss;  // taken for every checkpoint of the cadence, so that `best` can be any of them
-    if (held_out_ && (checkpoint_due || is_due(train.eval_every, state_.step))) eval_loss = result.eval_loss = evaluate();
+    if (train.eval_every > 0 && (checkpoint_due || is_due(train.eval_every, state_.step))) eval_loss = result.eval_loss = evaluate();
     if (last || eval_loss || is_due(train.log_every, state_.step)) {
       log(done, since_log.images_per_second(), since_log.data_wait(), eval_loss);
       since_log = {};
     }
-    if (is_due(train.sample_every, state_.step)) preview();
+    if (is_due(train.sample_every, state_.step)) processes_.first_alone([this] { preview(); });
     if (checkpoint_due) save(eval_loss);
-    if (score_due) score();
+    if (score_due) processes_.first_alone([this] { score(); });
   }
 
   result.interrupted = state_.step < train.steps;
@@ -168,7 +177,7 @@ Trainer::Step Trainer::train_step(const TrainingBatch& batch) {
   state_.model().zero_grad();  // to undefined: the first backward pass hands its buffers over instead of adding to zeros
   Step step;
   step.lr = learning_rate(config_.optimizer, state_.step, config_.train.steps);
-  step.loss = add_gradients(state_.model(), batch, config_, *schedule_, state_.loss_scale());
+  step.loss = add_gradients(state_.model(), batch, config_, *schedule_, state_.loss_scale(), *gradient_sum_);
   if (looks_at_every_step_ && !std::isfinite(step.loss.item<double>())) stop_not_finite("the loss", state_.step + 1);
   const TrainingState::Update update = state_.apply_gradients(step.lr, looks_at_every_step_);
   if (update.bad) stop_not_finite("the gradient norm", state_.step + 1);
@@ -186,14 +195,21 @@ double Trainer::mean_loss() const {
 }
 
 double Trainer::evaluate() {
-  const WeightsInPlace weights(state_.parameters(), state_.sampled_weights());  // the weights that sampling uses
-  const double loss = held_out_->loss(state_.model(), *schedule_, find_parameterisation(config_.diffusion.prediction));
+  at::Tensor of_first = at::zeros({1}, at::kDouble);
+  processes_.first_alone([&] {
+    const WeightsInPlace weights(state_.parameters(), state_.sampled_weights());  // the weights that sampling uses
+    of_first[0] = held_out_->loss(state_.model(), *schedule_, find_parameterisation(config_.diffusion.prediction));
+  });
+  processes_.broadcast({of_first});
+  const double loss = of_first.item<double>();
   if (!std::isfinite(loss)) stop_not_finite("the held-out loss", state_.step);
   return loss;
 }
 
 void Trainer::log(const Step& step, double images_per_second, double data_wait, const std::optional<double>& eval_loss) {
   const double loss = mean_loss(), grad_norm = step.grad_norm.item<double>();
+  state_.reset_loss();
+  if (!processes_.is_first()) return;
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
   metrics_->write({.step = state_.step,
                    .loss = loss,
@@ -203,9 +219,9 @@ void Trainer::log(const Step& step, double images_per_second, double data_wait, 
                    .data_wait = data_wait,
                    .seconds = metrics_->seconds_before() + seconds,
                    .eval_loss = eval_loss});
-  state_.reset_loss();
 }
 
+/// Rank 0's work, as is a score.
 void Trainer::preview() {
   const WeightsInPlace weights(state_.parameters(), state_.sampled_weights());  // the weights that sampling uses
   const torch::NoGradGuard no_grad;
@@ -229,6 +245,7 @@ void Trainer::save(const std::optional<double>& eval_loss) {
   for (const auto& [name, parameter] : state_.parameters())
     if (!at::isfinite(parameter).all().item<bool>()) stop_not_finite(fmt::format("parameter '{}'", name), state_.step);
   checkpoint_ = state_.save(run_, eval_loss, dataset_->class_names(), threads_);
+  if (!processes_.is_first()) return;
   if (eval_loss && (best_eval_loss_ < 0 || *eval_loss < best_eval_loss_)) {
     best_eval_loss_ = *eval_loss;
     link_checkpoint(run_, "best", checkpoint_);
@@ -237,9 +254,13 @@ void Trainer::save(const std::optional<double>& eval_loss) {
 }
 
 void Trainer::resume() {
-  checkpoint_ = find_step_folder(run_);
-  check_resumable(load_state(checkpoint_).config, config_);
+  if (processes_.is_first()) {
+    checkpoint_ = find_step_folder(run_);
+    check_resumable(load_state(checkpoint_).config, config_);
+  }
+  checkpoint_ = processes_.broadcast(checkpoint_.string());
   const CheckpointState saved = state_.load(checkpoint_);
+  if (!processes_.is_first()) return;
   if (saved.threads != threads_)
     spdlog::warn("the run had {} threads and now has {}: its numbers may differ in the last bits from those of an uninterrupted run", saved.threads,
                  threads_);
@@ -259,6 +280,7 @@ void Trainer::stop_not_finite(const std::string& what, std::int64_t step) const 
 
 TrainResult train(const TrainRequest& request) {
   check_trainable(request.config);
+  check_processes(request.config.train, request.processes ? request.processes->size() : 1);
   Trainer trainer(request);
   const TrainResult result = trainer.run();
   clear_interrupt();

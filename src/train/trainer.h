@@ -3,6 +3,7 @@
 #include <string>
 
 #include "config/config.h"
+#include "distributed/process_group.h"
 
 namespace uvit {
 
@@ -10,6 +11,7 @@ struct TrainRequest {
   Config config;
   std::filesystem::path run;  ///< run folder
   bool resume = false;        ///< go on from RUN/checkpoints/latest; without it a run folder with checkpoints is refused
+  ProcessGroup* processes = nullptr;  ///< the processes that train together, each of which calls train with the same request; null: this one alone
 };
 
 struct TrainResult {
@@ -24,6 +26,8 @@ struct TrainResult {
 /// Trains to config.train.steps. Writes RUN/config.toml, metrics.jsonl, the event file, grids, checkpoints and, with eval.every_steps, scores.jsonl
 /// (checkpoints/best_score points at the checkpoint of the lowest score). A loss that is not finite throws Error
 /// naming the step, with the last good checkpoint kept. Bit-equal to an uninterrupted run when resumed (CPU, equal thread count).
+/// Several processes train as one: each takes an equal share of every global batch, gradients are summed over them, all take the same steps, and rank 0
+/// alone writes and speaks. With --resume, an elastic launcher's first start, which finds no checkpoint, begins anew.
 TrainResult train(const TrainRequest& request);
 
 /// SIGINT and SIGTERM set a flag that training looks at after each step.

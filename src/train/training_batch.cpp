@@ -17,11 +17,13 @@ namespace {
 
 constexpr std::size_t kReady = 2;  // batches held ready; the loader holds more of them, without noise
 
-LoaderOptions loader_options(const Config& config, std::int64_t first_sample) {
+LoaderOptions loader_options(const Config& config, std::int64_t first_sample, int rank, int processes) {
   LoaderOptions options;
   options.seed = config.train.seed;
   options.batch_size = config.train.batch_size;
   options.first_sample = first_sample;
+  options.rows = config.train.batch_size / processes;
+  options.first_row = options.rows * rank;
   options.flip = config.data.flip;
   options.workers = config.data.workers;
   options.prefetch = config.data.prefetch;
@@ -63,8 +65,8 @@ TrainingBatch draw(const Batch& images, const Config& config, const Schedule& sc
 }  // namespace
 
 struct TrainingBatches::State {
-  State(const Dataset& dataset, const Config& config_, const Schedule& schedule_, std::int64_t first_sample)
-      : config(config_), schedule(schedule_), loader(dataset, loader_options(config_, first_sample)) {
+  State(const Dataset& dataset, const Config& config_, const Schedule& schedule_, const LoaderOptions& options)
+      : config(config_), schedule(schedule_), loader(dataset, options) {
     if (config.model.context_dim == 0) return;
     empty_context.resize(static_cast<std::size_t>(config.model.context_tokens * config.model.context_dim));
     dataset.read_empty_context(empty_context);
@@ -99,8 +101,9 @@ struct TrainingBatches::State {
   std::thread thread;
 };
 
-TrainingBatches::TrainingBatches(const Dataset& dataset, const Config& config, const Schedule& schedule, std::int64_t first_sample)
-    : state_(std::make_unique<State>(dataset, config, schedule, first_sample)) {
+TrainingBatches::TrainingBatches(const Dataset& dataset, const Config& config, const Schedule& schedule, std::int64_t first_sample, int rank,
+                                 int processes)
+    : state_(std::make_unique<State>(dataset, config, schedule, loader_options(config, first_sample, rank, processes))) {
   state_->thread = std::thread([state = state_.get()] { state->run(); });
 }
 

@@ -10,7 +10,7 @@
 
 namespace uvit {
 
-/// One global batch with everything that is drawn for it.
+/// One global batch, or this process's share of it, with everything that is drawn for it.
 struct TrainingBatch {
   at::Tensor x0;          ///< [B, C, H, W] float32 in [-1, 1], or latents
   at::Tensor eps;         ///< [B, C, H, W] float32, standard normal
@@ -24,7 +24,8 @@ struct TrainingBatch {
 class TrainingBatches {
  public:
   /// @param first_sample  global sample index of the first image: the data position of a resumed run
-  TrainingBatches(const Dataset& dataset, const Config& config, const Schedule& schedule, std::int64_t first_sample);
+  /// @param rank,processes  only the rank-th of so many equal, contiguous shares of each global batch is made
+  TrainingBatches(const Dataset& dataset, const Config& config, const Schedule& schedule, std::int64_t first_sample, int rank = 0, int processes = 1);
   ~TrainingBatches();
   TrainingBatches(const TrainingBatches&) = delete;
   TrainingBatches& operator=(const TrainingBatches&) = delete;

@@ -6,8 +6,12 @@
 #include <spdlog/spdlog.h>
 
 #include <cmath>
+#include <map>
+#include <set>
+#include <tuple>
 
 #include "core/error.h"
+#include "distributed/replicas.h"
 #include "train/ema_snapshots.h"
 
 namespace uvit {
@@ -33,17 +37,55 @@ std::vector<Ema> make_emas(const TrainConfig& train, const NamedTensors& paramet
   return emas;
 }
 
+std::vector<std::size_t> make_shares(const Config& config, const NamedTensors& parameters, const ProcessGroup& processes) {
+  std::vector<std::int64_t> sizes;
+  for (const auto& [name, parameter] : parameters) sizes.push_back(parameter.numel());
+  return even_shares(sizes, config.train.shard_optimizer ? processes.size() : 1);
+}
+
+NamedTensors share_of(const NamedTensors& parameters, const std::vector<std::size_t>& shares, int rank) {
+  const std::size_t r = shares.size() > 2 ? static_cast<std::size_t>(rank) : 0;
+  return {parameters.begin() + static_cast<std::ptrdiff_t>(shares[r]), parameters.begin() + static_cast<std::ptrdiff_t>(shares[r + 1])};
+}
+
+/// The processes' states after each other as one: what all of them have, as the number of steps, is kept once, behind the rest.
+NamedTensors merge_states(const NamedTensors& states) {
+  std::map<std::string, int> count;
+  for (const auto& [name, tensor] : states) ++count[name];
+  NamedTensors merged, common;
+  std::set<std::string> kept;
+  for (const auto& [name, tensor] : states) {
+    if (count[name] == 1)
+      merged.emplace_back(name, tensor);
+    else if (kept.insert(name).second)
+      common.emplace_back(name, tensor);
+  }
+  merged.insert(merged.end(), common.begin(), common.end());
+  return merged;
+}
+
 }  // namespace
 
-TrainingState::TrainingState(const Config& config, at::Device device)
+TrainingState::TrainingState(const Config& config, at::Device device, ProcessGroup& processes)
     : config_(config),
+      processes_(processes),
       model_(make_uvit_options(config)),
       parameters_(initial_parameters(model_, config, device)),
-      optimizer_(config.optimizer, parameters_),
+      shares_(make_shares(config, parameters_, processes)),
+      optimizer_(config.optimizer, share_of(parameters_, shares_, processes.rank())),
       emas_(make_emas(config.train, parameters_)),
       loss_scale_(config.train.precision == "fp16"),
-      device_update_(make_device_update(optimizer_, emas_)),
+      device_update_(is_sharded() ? nullptr : make_device_update(optimizer_, emas_)),
       loss_sum_(at::zeros({}, at::TensorOptions(device).dtype(at::kDouble))) {}
+
+/// Every process's share of the parameters, to the others.
+void TrainingState::share_updates() {
+  for (int r = 0; is_sharded() && r < processes_.size(); ++r) {
+    std::vector<at::Tensor> values;
+    for (const auto& [name, parameter] : share_of(parameters_, shares_, r)) values.push_back(parameter);
+    processes_.broadcast(values, r);
+  }
+}
 
 TrainingState::Update TrainingState::apply_gradients(double lr, bool look) {
   const double max_norm = config_.optimizer.clip_grad_norm;
@@ -62,6 +104,7 @@ TrainingState::Update TrainingState::apply_gradients(double lr, bool look) {
     device_update_->apply(lr);
   } else if (!overflow) {
     optimizer_.step(lr);
+    share_updates();
     for (Ema& ema : emas_) ema.update(parameters_);
   }
   loss_scale_.update(overflow);
@@ -93,16 +136,45 @@ fs::path TrainingState::save(const fs::path& run, const std::optional<double>& e
                               .threads = threads,
                               .loss_sum = loss_sum_.item<double>(),
                               .loss_count = loss_count_};
-  CheckpointTensors tensors{.model = parameters_, .ema = {}, .optimizer = optimizer_.state()};
+  NamedTensors moments = optimizer_.state();
+  if (is_sharded()) moments = merge_states(gather_named(processes_, moments));
+  CheckpointTensors tensors{.model = parameters_, .ema = {}, .optimizer = std::move(moments)};
   for (const Ema& ema : emas_) tensors.ema[ema.profile()] = ema.parameters();
   tensors.optimizer.emplace_back("loss_scale", loss_scale_.state());
-  const fs::path saved = save_checkpoint(run, state, tensors);
-  keep_snapshots(run, saved, config_.train);
-  return saved;
+  std::string saved;
+  processes_.first_alone([&] {
+    saved = save_checkpoint(run, state, tensors).string();
+    keep_snapshots(run, saved, config_.train);
+  });
+  return processes_.broadcast(saved);
+}
+
+/// What rank 0 has read, in every process.
+void TrainingState::distribute(CheckpointState& state, CheckpointTensors& tensors) {
+  if (processes_.alone()) return;
+  NamedTensors position{{"step", at::scalar_tensor(state.step, at::kLong)},
+                        {"images_seen", at::scalar_tensor(state.images_seen, at::kLong)},
+                        {"loss_sum", at::scalar_tensor(state.loss_sum, at::kDouble)},
+                        {"loss_count", at::scalar_tensor(state.loss_count, at::kLong)}};
+  position = broadcast_named(processes_, position);
+  state.step = position[0].second.item<std::int64_t>();
+  state.images_seen = position[1].second.item<std::int64_t>();
+  state.loss_sum = position[2].second.item<double>();
+  state.loss_count = position[3].second.item<std::int64_t>();
+  tensors.model = broadcast_named(processes_, tensors.model);
+  tensors.optimizer = broadcast_named(processes_, tensors.optimizer);
+  for (const Ema& ema : emas_) {
+    if (processes_.is_first() && !tensors.ema.contains(ema.profile())) continue;  // load says so
+    NamedTensors& average = tensors.ema[ema.profile()];
+    average = broadcast_named(processes_, average);
+  }
 }
 
 CheckpointState TrainingState::load(const fs::path& step_folder) {
-  auto [state, tensors] = load_checkpoint(step_folder);
+  CheckpointState state;
+  CheckpointTensors tensors;
+  processes_.first_alone([&, this] { std::tie(state, tensors) = load_checkpoint(step_folder); });
+  distribute(state, tensors);
   load_parameters(model_, to_tensor_file(tensors.model), (step_folder / "model.safetensors").string());
   optimizer_.load(tensors.optimizer);
   loss_scale_.load(tensors.optimizer);

@@ -7,6 +7,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "config/config.h"
+#include "distributed/process_group.h"
 #include "model/uvit.h"
 #include "train/adamw.h"
 #include "train/device_update.h"
@@ -15,11 +16,13 @@
 
 namespace uvit {
 
-/// All that a training step changes and a checkpoint keeps: weights, moments, averages, the loss scale, and the place in the data.
+/// All that a training step changes and a checkpoint keeps: weights, moments, averages, the loss scale, and the place in the data. The same in every
+/// process, but with train.shard_optimizer each keeps the moments of its share of the parameters alone, updates those and sends them to the others (ZeRO
+/// stage 1, Rajbhandari et al., arXiv:1910.02054).
 class TrainingState {
  public:
   /// Initial weights drawn from config.train.seed. Warns of an average that config.train.steps steps leave full of them.
-  TrainingState(const Config& config, at::Device device);
+  TrainingState(const Config& config, at::Device device, ProcessGroup& processes);
   TrainingState(const TrainingState&) = delete;
   TrainingState& operator=(const TrainingState&) = delete;
 
@@ -36,10 +39,11 @@ class TrainingState {
   void add_loss(const at::Tensor& loss);
   void reset_loss();
 
-  /// @return the step folder, to which checkpoints/latest points now. Snapshots of power-function averages are kept beside.
+  /// Called by every process; rank 0 writes. @return the step folder, to which checkpoints/latest points now. Snapshots of power-function averages are
+  /// kept beside.
   std::filesystem::path save(const std::filesystem::path& run, const std::optional<double>& eval_loss, const std::vector<std::string>& class_names,
                              std::int64_t threads) const;
-  /// Continues from a step folder of a run with the same configuration (check_resumable). @return its state
+  /// Continues from a step folder of a run with the same configuration (check_resumable). Called by every process; rank 0 reads. @return its state, in rank 0
   CheckpointState load(const std::filesystem::path& step_folder);
 
   /// The weights that sampling uses, and their name: the first average.
@@ -55,10 +59,16 @@ class TrainingState {
   std::int64_t images_seen = 0;  ///< global sample index of the next image
 
  private:
+  bool is_sharded() const { return shares_.size() > 2; }
+  void share_updates();
+  void distribute(CheckpointState& state, CheckpointTensors& tensors);
+
   const Config config_;
+  ProcessGroup& processes_;
   UViT model_;
   NamedTensors parameters_;
-  AdamW optimizer_;
+  const std::vector<std::size_t> shares_;  // process r updates parameters [shares_[r], shares_[r + 1]); {0, all} where each updates all
+  AdamW optimizer_;                        // of this process's share
   std::vector<Ema> emas_;
   LossScale loss_scale_;
   std::unique_ptr<DeviceUpdate> device_update_;
