@@ -42,9 +42,25 @@ Attention::Attention(const AttentionOptions& options)
   if (is_fused()) log_instruction_set();
   qkv_ = register_module("qkv", torch::nn::Linear(torch::nn::LinearOptions(options.embed_dim, 3 * options.embed_dim).bias(options.qkv_bias)));
   proj_ = register_module("proj", torch::nn::Linear(options.embed_dim, options.embed_dim));
+  const std::int64_t head_dim = options.embed_dim / options.num_heads;
+  if (options.qk_norm) {
+    q_norm_ = register_module("q_norm", std::make_shared<RmsNorm>(head_dim, 1e-6));
+    k_norm_ = register_module("k_norm", std::make_shared<RmsNorm>(head_dim, 1e-6));
+  }
+  if (options.rope_rows > 0) rope_.emplace(options.rope_rows, options.rope_columns, head_dim);
 }
 
-at::Tensor Attention::forward(const at::Tensor& x) { return proj_->forward(attend(project(x))); }
+at::Tensor Attention::forward(const at::Tensor& x) { return proj_->forward(attend(place(project(x)))); }
+
+at::Tensor Attention::place(const at::Tensor& qkv) {
+  if (!q_norm_ && !rope_) return qkv;
+  std::vector<at::Tensor> parts = qkv.unbind(2);  // q, k, ...: [B, L, H, D]
+  for (const std::size_t i : {0, 1}) {
+    if (q_norm_) parts[i] = (i == 0 ? q_norm_ : k_norm_)->forward(parts[i]).to(qkv.scalar_type());
+    if (rope_) parts[i] = rope_->rotate(parts[i]);
+  }
+  return at::stack(parts, 2);
+}
 
 at::Tensor Attention::project(const at::Tensor& x) {
   return qkv_->forward(x).view({x.size(0), x.size(1), 3, options_.num_heads, options_.embed_dim / options_.num_heads});

@@ -4,9 +4,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
+#include "attention/rms_norm.h"
+#include "attention/rope.h"
 #include "kernels/attention/kinds.h"
 
 namespace uvit {
@@ -18,10 +21,12 @@ struct AttentionOptions {
   std::int64_t block_index = 0;  ///< place in running order from 0
   std::string kind;              ///< row of the kind table
   std::string backend = "fused";  ///< "fused": the operator of operator.h; "eager": plain ATen operations
+  bool qk_norm = false;           ///< RMSNorm (eps 1e-6) of every head's queries and keys, with a learned scale [head_dim] (arXiv:2403.03206)
+  std::int64_t rope_rows = 0, rope_columns = 0;  ///< grid of the patches, the last tokens, whose queries and keys are turned (rope.h); 0: none
 };
 
-/// Multi-head self-attention of one block: x [B, L, C] -> proj(attend(project(x))) [B, L, C].
-/// State dict: qkv.weight (, qkv.bias), proj.weight, proj.bias.
+/// Multi-head self-attention of one block: x [B, L, C] -> proj(attend(place(project(x)))) [B, L, C].
+/// State dict: qkv.weight (, qkv.bias), proj.weight, proj.bias (, q_norm.weight, k_norm.weight).
 /// A kind with parameters of its own derives from it and registers them (so that they are attn.<name>).
 class Attention : public torch::nn::Module {
  public:
@@ -34,11 +39,19 @@ class Attention : public torch::nn::Module {
   /// @param qkv what project gave; @return [B, L, C]
   virtual at::Tensor attend(const at::Tensor& qkv);
 
+  /// Normalises and turns the queries and keys of what project gave, head by head: every kind's q and k have heads of head_dim (differential's two
+  /// halves are two of them).
+  at::Tensor place(const at::Tensor& qkv);
+
   bool is_fused() const { return options_.backend == "fused"; }
   AttentionOptions options_;
   kernels::Kind op_;               ///< the operator's kind
   at::Tensor w_plus_, w_minus_;    ///< [H], of the kinds that have them
   torch::nn::Linear qkv_{nullptr}, proj_{nullptr};
+
+ private:
+  std::shared_ptr<RmsNorm> q_norm_, k_norm_;  ///< with qk_norm
+  std::optional<AxialRope> rope_;
 };
 
 /// A row of the table of attention kinds.

@@ -9,21 +9,11 @@
 #include "attention/attention.h"
 #include "attention/eager.h"
 #include "attention/operator.h"
+#include "attention/rms_norm.h"
 #include "core/error.h"
 
 namespace uvit {
 namespace {
-
-/// RMSNorm with a weight: state dict subln.weight.
-class RmsNorm : public torch::nn::Module {
- public:
-  explicit RmsNorm(std::int64_t width) : weight_(register_parameter("weight", torch::ones({width}))) {}
-  /// Over the last dimension, eps 1e-5, in the weight's dtype.
-  at::Tensor forward(const at::Tensor& x) const { return at::rms_norm(x.to(weight_.scalar_type()), weight_.sizes(), weight_, 1e-5); }
-
- private:
-  at::Tensor weight_;
-};
 
 /// Differential attention (arXiv:2410.05258): H / 2 heads; head i has the queries and keys of the plain heads 2i and 2i + 1 (width d) and values
 /// of width 2d.
@@ -40,7 +30,7 @@ class Differential : public Attention {
     lambda_init_ = 0.8 - 0.6 * std::exp(-0.3 * static_cast<double>(options.block_index));
     const std::array<const char*, 4> names = {"lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"};
     for (std::size_t i = 0; i < names.size(); ++i) lambda_[i] = register_parameter(names[i], torch::randn({head_dim}) * 0.1);
-    subln_ = register_module("subln", std::make_shared<RmsNorm>(2 * head_dim));
+    subln_ = register_module("subln", std::make_shared<RmsNorm>(2 * head_dim, 1e-5));
   }
 
  protected:

@@ -3,8 +3,11 @@
 #include <cmath>
 #include <vector>
 
+#include "attention/rms_norm.h"
 #include "core/random.h"
 #include "model/init.h"
+#include "model/modulation.h"
+#include "model/norm.h"
 #include "model/uvit.h"
 
 namespace uvit {
@@ -37,19 +40,21 @@ class Initialiser {
   std::vector<float> values_;
 };
 
-/// The attention kinds' own parameters: weights of the heads and of the differential kind's norm (attn.subln) 1, its lambda vectors N(0, 0.1).
+/// The attention kinds' own parameters: weights of the heads 1, differential's lambda vectors N(0, 0.1).
 void initialise_attention(Initialiser& init, const std::string& name, torch::nn::Module& module) {
   for (auto& item : module.named_parameters(false)) {
     if (item.key().starts_with("lambda_")) {
       init.normal(name + "." + item.key(), item.value(), 0.1F);
-    } else if (item.key() == "w_plus" || item.key() == "w_minus" || name.ends_with(".subln")) {
+    } else if (item.key() == "w_plus" || item.key() == "w_minus") {
       item.value().fill_(1.0);
     }
   }
 }
 
 void initialise_module(Initialiser& init, const std::string& name, torch::nn::Module& module) {
-  if (auto* linear = module.as<torch::nn::Linear>()) {
+  if (module.as<ZeroLinear>()) {
+    for (at::Tensor& parameter : module.parameters(false)) parameter.zero_();
+  } else if (auto* linear = module.as<torch::nn::Linear>()) {
     init.normal(name + ".weight", linear->weight, 0.02F);
     if (linear->bias.defined()) linear->bias.zero_();
   } else if (auto* conv = module.as<torch::nn::Conv2d>()) {
@@ -65,6 +70,8 @@ void initialise_module(Initialiser& init, const std::string& name, torch::nn::Mo
   } else if (auto* group = module.as<torch::nn::GroupNorm>()) {
     group->weight.fill_(1.0);
     group->bias.zero_();
+  } else if (module.as<Norm>() || module.as<RmsNorm>()) {
+    for (auto& item : module.named_parameters(false)) item.value().fill_(item.key() == "weight" ? 1.0 : 0.0);
   } else {
     initialise_attention(init, name, module);
   }
@@ -84,7 +91,10 @@ void UViT::initialise(std::uint64_t seed) {
   Initialiser init(seed);
   // The official truncation at +-2 is 100 standard deviations away: no draw ever meets it.
   init.normal("pos_embed", named_parameters(false)["pos_embed"], 0.02F);
+  if (options_.register_tokens > 0) init.normal("register_tokens", named_parameters(false)["register_tokens"], 0.02F);
   initialise_modules(*this, seed);
+  // Added to the embedding of time, whose values are small at first: DiT's 0.02 instead of a token's 1.
+  if (options_.adaln_zero && options_.label_rows > 0) init.normal("label_emb.weight", named_parameters()["label_emb.weight"], 0.02F);
 }
 
 }  // namespace uvit

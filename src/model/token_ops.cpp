@@ -9,22 +9,24 @@
 namespace uvit {
 namespace {
 
-at::Tensor plain_layer_norm(const torch::nn::LayerNorm& norm, const at::Tensor& x) {
-  return at::layer_norm(x.to(norm->weight.scalar_type()), norm->options.normalized_shape(), norm->weight, norm->bias, norm->options.eps());
+constexpr double kEps = 1e-5;
+
+at::Tensor plain_layer_norm(const LayerNormWeights& norm, const at::Tensor& x) {
+  return at::layer_norm(x.to(norm.weight.scalar_type()), norm.weight.sizes(), norm.weight, norm.bias, kEps);
 }
 
 }  // namespace
 
-at::Tensor layer_norm(const torch::nn::LayerNorm& norm, const at::Tensor& x) {
+at::Tensor layer_norm(const LayerNormWeights& norm, const at::Tensor& x) {
 #ifdef UVIT_HAS_CUDA
-  if (takes_fused_layer_norm(x, {}, norm->weight)) return fused_layer_norm(x, norm->weight, norm->bias, norm->options.eps());
+  if (takes_fused_layer_norm(x, {}, norm.weight)) return fused_layer_norm(x, norm.weight, norm.bias, kEps);
 #endif
   return plain_layer_norm(norm, x);
 }
 
-std::pair<at::Tensor, at::Tensor> add_layer_norm(const torch::nn::LayerNorm& norm, const at::Tensor& x, const at::Tensor& branch) {
+std::pair<at::Tensor, at::Tensor> add_layer_norm(const LayerNormWeights& norm, const at::Tensor& x, const at::Tensor& branch) {
 #ifdef UVIT_HAS_CUDA
-  if (takes_fused_layer_norm(x, branch, norm->weight)) return fused_add_layer_norm(x, branch, norm->weight, norm->bias, norm->options.eps());
+  if (takes_fused_layer_norm(x, branch, norm.weight)) return fused_add_layer_norm(x, branch, norm.weight, norm.bias, kEps);
 #endif
   const at::Tensor sum = x + branch;
   return {sum, plain_layer_norm(norm, sum)};

@@ -1,6 +1,7 @@
 #include <torch/torch.h>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "attention/device.h"
 #include "attention/operator.h"
@@ -26,7 +27,7 @@ struct MemoryEstimate {
 MemoryEstimate estimate_memory(const UViT& model, const Config& config) {
   const UViTOptions& o = model.options();
   const double profiles = static_cast<double>(ema_profiles(config.train).size());
-  const double tokens = static_cast<double>((o.height / o.patch_size) * (o.width / o.patch_size) + 1 + (o.label_rows > 0) + o.context_tokens);
+  const double tokens = static_cast<double>(o.num_tokens());
   const double width = static_cast<double>(o.embed_dim);
   // a block keeps x twice, both norms, qkv, the attention output, fc1 and its GELU, and, where it does not run fused, the weights and their scores
   const std::int64_t head_dim = o.embed_dim / o.num_heads;
@@ -40,16 +41,30 @@ MemoryEstimate estimate_memory(const UViT& model, const Config& config) {
           4.0 * static_cast<double>(micro) * (block * static_cast<double>(o.plan.kinds.size()) + skips)};
 }
 
+/// The optional parts of today's recipes that this network has, ", " between them.
+std::string describe_switches(const UViTOptions& o) {
+  std::vector<std::string> on;
+  if (o.qk_norm) on.emplace_back("RMSNorm of queries and keys");
+  if (o.rope) on.emplace_back("2-D axial RoPE");
+  if (o.mlp != "gelu") on.push_back("MLP " + o.mlp);
+  if (o.norm != "layer") on.push_back("norm " + o.norm);
+  if (o.adaln_zero) on.push_back(o.label_rows > 0 ? fmt::format("adaLN-zero of time and label ({} rows)", o.label_rows) : "adaLN-zero of time");
+  if (o.align_dim > 0) on.push_back(fmt::format("projector of block {} to width {}", o.align_block, o.align_dim));
+  return fmt::format("{}", fmt::join(on, ", "));
+}
+
 void print_info(const UViT& model, const Config& config) {
   const UViTOptions& o = model.options();
   const std::int64_t rows = o.height / o.patch_size, columns = o.width / o.patch_size;
   fmt::print("image            {} x {} x {} (channels x height x width), patch {} -> {} x {} patches\n", o.channels, o.height, o.width, o.patch_size, rows, columns);
-  fmt::print("tokens           {} = {} patches + time{}{}\n", rows * columns + 1 + (o.label_rows > 0) + o.context_tokens, rows * columns,
-             o.label_rows > 0 ? fmt::format(" + label ({} rows)", o.label_rows) : "",
-             o.context_tokens > 0 ? fmt::format(" + {} context of width {}", o.context_tokens, o.context_dim) : "");
+  fmt::print("tokens           {} = {} patches{}{}{}{}\n", o.num_tokens(), rows * columns, o.adaln_zero ? "" : " + time",
+             o.label_rows > 0 && !o.adaln_zero ? fmt::format(" + label ({} rows)", o.label_rows) : "",
+             o.context_tokens > 0 ? fmt::format(" + {} context of width {}", o.context_tokens, o.context_dim) : "",
+             o.register_tokens > 0 ? fmt::format(" + {} registers", o.register_tokens) : "");
   fmt::print("network          embed_dim {}, depth {} ({} blocks), {} heads of {}, mlp_ratio {}, {}{}{}{}\n", o.embed_dim, o.depth, o.plan.kinds.size(), o.num_heads,
              o.embed_dim / o.num_heads, o.mlp_ratio, o.skip ? "long skips" : "no long skips", o.conv ? ", final 3x3 convolution" : "",
              o.qkv_bias ? ", qkv bias" : "", o.mlp_time_embed ? ", time MLP" : "");
+  if (const std::string switches = describe_switches(o); !switches.empty()) fmt::print("switches         {}\n", switches);
   fmt::print("diffusion        schedule {}, prediction {}, label dropout {}\n", config.diffusion.schedule, config.diffusion.prediction, config.diffusion.label_dropout);
   fmt::print("CUDA             {}\n", describe_cuda());
   fmt::print("attention plan\n{}", describe_plan(o.plan, config.model, config.train.precision, config.train.device));
