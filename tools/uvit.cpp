@@ -19,6 +19,8 @@
 #include "core/error.h"
 #include "core/name_table.h"
 #include "core/version.h"
+#include "distributed/launch.h"
+#include "distributed/process_group.h"
 
 namespace {
 
@@ -35,11 +37,23 @@ void wait_without_spinning(char** argv) {
   execv("/proc/self/exe", argv);  // returns only when it fails; then everything works, with the long spin
 }
 
-int report(const std::string& message, int code) {
+/// "rank 2: " in all processes but the first of several.
+std::string rank_prefix() {
+  try {
+    const int rank = uvit::read_launch(uvit::process_environment()).rank;
+    return rank > 0 ? fmt::format("rank {}: ", rank) : "";
+  } catch (const uvit::Error&) {
+    return "";
+  }
+}
+
+int report(const std::string& message, int code, bool secondary = false) {
   std::string line = message.substr(0, message.find('\n'));
-  fmt::print(stderr, "uvit: error: {}\n", line);
+  if (!uvit::report_to_launcher(line, secondary)) fmt::print(stderr, "uvit: error: {}{}\n", rank_prefix(), line);
   return code;
 }
+
+constexpr int kPeerLost = 3;  // exit code where another process failed
 
 /// CLI11's message as one line, with the nearest subcommand for a word that is none.
 int report_usage(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
@@ -100,6 +114,10 @@ int main(int argc, char** argv) {
     return report_usage(app, error, argc, argv);
   } catch (const uvit::UsageError& error) {
     return report(error.what(), 2);
+  } catch (const uvit::PeerError& error) {
+    report(error.what(), kPeerLost, true);
+    std::fflush(nullptr);
+    std::_Exit(kPeerLost);  // c10d's threads may wait for the lost process for ever
   } catch (const uvit::Error& error) {
     return report(error.what(), 1);
   } catch (const std::bad_alloc&) {

@@ -1,8 +1,10 @@
 #include "distributed/launch.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <charconv>
+#include <cstdlib>
 #include <ctime>
 #include <fstream>
 #include <limits>
@@ -136,15 +138,20 @@ Environment process_environment() {
   return environment;
 }
 
-void report_to_launcher(const std::string& message) {
+bool report_to_launcher(const std::string& message, bool secondary) {
+  if (const char* fd = std::getenv("UVIT_ERROR_FD")) {
+    const std::string words = (secondary ? "1" : "0") + message.substr(0, 4000);  // fits a pipe's buffer: writing never waits
+    return ::write(std::atoi(fd), words.data(), words.size()) == static_cast<ssize_t>(words.size());
+  }
   const char* path = std::getenv("TORCHELASTIC_ERROR_FILE");
-  if (!path || !*path) return;
+  if (!path || !*path || secondary) return false;
   std::string quoted;
   for (const char c : message) {
     if (c == '"' || c == '\\') quoted += '\\';
     if (static_cast<unsigned char>(c) >= 0x20) quoted += c;
   }
   std::ofstream(path) << fmt::format(R"({{"message":{{"message":"{}","extraInfo":{{"timestamp":"{}"}}}}}})", quoted, std::time(nullptr));
+  return false;
 }
 
 }  // namespace uvit

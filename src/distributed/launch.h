@@ -31,8 +31,9 @@ Launch read_launch(const Environment& environment);
 /// This process's environment.
 Environment process_environment();
 
-/// Leaves the reason of a failure where torchrun looks for it ($TORCHELASTIC_ERROR_FILE); elsewhere does nothing. Only for a failure of this process's own:
-/// torchrun takes the first one it finds for the cause.
-void report_to_launcher(const std::string& message);
+/// Tells a launcher why this process ends: torchrun in the file that it looks at ($TORCHELASTIC_ERROR_FILE), --processes through a pipe.
+/// @param secondary  another process failed, and this one lost it. torchrun, which takes the first message for the cause, is not told then.
+/// @return whether the launcher says it to the user
+bool report_to_launcher(const std::string& message, bool secondary);
 
 }  // namespace uvit

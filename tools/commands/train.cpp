@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include "commands/commands.h"
+#include "commands/processes.h"
 #include "config/config.h"
 #include "core/error.h"
+#include "train/processes.h"
 #include "train/trainer.h"
 
 namespace uvit {
@@ -13,6 +15,7 @@ namespace {
 struct Arguments {
   std::string config, out, device;
   std::vector<std::string> overrides;
+  std::int64_t processes = 1;
   bool resume = false, keys = false;
 };
 
@@ -29,8 +32,13 @@ void run(const Arguments& arguments) {
   if (!arguments.device.empty()) request.config.train.device = arguments.device;
   request.run = arguments.out.empty() ? default_run(arguments.config, request.config) : std::filesystem::path(arguments.out);
   request.resume = arguments.resume;
+  const Launch launch = launch_or_spawn(arguments.processes, [&](int processes) { check_processes(request.config.train, processes); });
   install_signal_handlers();
+  const std::unique_ptr<ProcessGroup> processes = join_processes(launch, request.config.train);
+  request.processes = processes.get();
   const TrainResult result = train(request);
+  processes->barrier();  // rank 0, whose store the others use, ends last
+  if (!processes->is_first()) return;
   if (result.interrupted) {
     fmt::print("stopped at step {}; checkpoint {}\ngo on with: uvit train {} --out {} --resume\n", result.step, result.checkpoint.string(), arguments.config,
                request.run.string());
@@ -48,7 +56,9 @@ void add_train_command(CLI::App& app) {
   command->add_option("--set", arguments->overrides, "section.key=value, over what the file says; may be given often")->expected(1)->take_all();
   command->add_option("--out", arguments->out, "Run folder (default: runs/<dataset>-<config>)");
   command->add_option("--device", arguments->device, "cpu or cuda: train.device")->check(CLI::IsMember({"cpu", "cuda"}));
-  command->add_flag("--resume", arguments->resume, "Go on from the newest checkpoint of the run folder");
+  command->add_option("--processes", arguments->processes, "Processes on this machine that train together, each with an equal share of every batch")
+      ->check(CLI::Range(1, 1024));
+  command->add_flag("--resume", arguments->resume, "Go on from the newest checkpoint of the run folder (under torchrun, which starts one command line again and again: or begin)");
   command->add_flag("--help-keys", arguments->keys, "Every key of a configuration file, with its default and meaning");
   command->callback([arguments] { run(*arguments); });
 }
