@@ -57,11 +57,11 @@ std::map<std::string, std::string> key_values(const Config& config) {
 }
 
 bool may_change(const std::string& key) {
-  constexpr std::array<std::string_view, 16> kFree = {
+  constexpr std::array<std::string_view, 19> kFree = {
       "train.steps",       "train.device",       "train.threads",          "train.log_every",        "train.eval_every",
       "train.eval_images", "train.sample_every", "train.checkpoint_every", "train.keep_checkpoints", "data.path",
       "data.autoencoder",  "data.text_encoder",  "data.vocabulary",        "data.workers",           "data.prefetch",
-      "model.attention_backend"};
+      "model.attention_backend", "train.shard_optimizer", "train.hash_every",     "train.process_timeout_s"};
   return key.starts_with("sample.") || key.starts_with("eval.") || std::find(kFree.begin(), kFree.end(), key) != kFree.end();
 }
 
