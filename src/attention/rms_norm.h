@@ -5,7 +5,7 @@
 
 namespace uvit {
 
-/// RMSNorm over the last dimension (arXiv:1910.07467): x / sqrt(mean(x^2) + eps) * weight, in the weight's dtype. State dict: weight [width], 1 at first.
+/// RMSNorm over the last dimension (arXiv:1910.07467): x / sqrt(mean(x^2) + eps) * weight, in the dtype of the weight [width], which is 1 at first.
 class RmsNorm : public torch::nn::Module {
  public:
   RmsNorm(std::int64_t width, double eps);

@@ -170,6 +170,22 @@ PthValue scheduler_value(const CheckpointState& state) {
                          {text("lr_lambdas"), {PthValue::List{{}}}}}};
 }
 
+/// The official code knows none of the newer switches: its checkpoints neither have nor take what they add.
+void check_official(const Config& config) {
+  const ModelConfig& m = config.model;
+  const auto refuse = [](const std::string& key, const char* official) {
+    throw Error(fmt::format("official checkpoints know nothing of {}: only {} can be converted", key, official));
+  };
+  if (m.qk_norm) refuse("model.qk_norm", "false");
+  if (m.rope) refuse("model.rope", "false");
+  if (m.mlp != "gelu") refuse("model.mlp = \"" + m.mlp + "\"", "\"gelu\"");
+  if (m.norm != "layer") refuse("model.norm = \"" + m.norm + "\"", "\"layer\"");
+  if (m.register_tokens > 0) refuse("model.register_tokens", "0");
+  if (m.conditioning != "tokens") refuse("model.conditioning = \"" + m.conditioning + "\"", "\"tokens\"");
+  if (m.align_dim > 0) refuse("model.align_dim", "0");
+  if (config.optimizer.name != "adamw") refuse("optimizer.name = \"" + config.optimizer.name + "\"", "\"adamw\"");
+}
+
 }  // namespace
 
 bool is_official_checkpoint(const fs::path& path) {
@@ -184,6 +200,7 @@ std::pair<CheckpointState, CheckpointTensors> load_official_checkpoint(const fs:
                             config.train.ema_decay.size()));
   if (config.train.ema_half_life > 0 || !config.train.ema_power.empty())
     throw Error(fmt::format("{} has one moving average of a constant rate: leave out train.ema_half_life and train.ema_power", folder.string()));
+  check_official(config);
   std::pair<CheckpointState, CheckpointTensors> checkpoint;
   auto& [state, tensors] = checkpoint;
   state.step = read_step(folder);
@@ -200,6 +217,7 @@ std::pair<CheckpointState, CheckpointTensors> load_official_checkpoint(const fs:
 void save_official_checkpoint(const fs::path& folder, const CheckpointState& state, const CheckpointTensors& tensors) {
   if (fs::exists(folder)) throw Error(fmt::format("{} exists already: name another folder", folder.string()));
   if (tensors.ema.empty()) throw Error("the checkpoint has no moving average to write as nnet_ema.pth");
+  check_official(state.config);
   const std::string profile = ema_profile(state.config.train.ema_decay.front());
   const auto ema = tensors.ema.find(profile);
   make_directories(folder);

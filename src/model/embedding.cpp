@@ -26,7 +26,8 @@ at::Tensor patchify(const at::Tensor& image, std::int64_t patch_size) {
       .reshape({batch, rows * columns, channels * patch_size * patch_size});
 }
 
-at::Tensor interpolate_pos_embed(const at::Tensor& pos_embed, std::int64_t rows, std::int64_t columns, std::int64_t new_rows, std::int64_t new_columns) {
+at::Tensor interpolate_pos_embed(const at::Tensor& pos_embed, std::int64_t rows, std::int64_t columns, std::int64_t new_rows,
+                                 std::int64_t new_columns) {
   const std::int64_t extras = pos_embed.size(1) - rows * columns, width = pos_embed.size(2);
   const at::Tensor grid = pos_embed.narrow(1, extras, rows * columns).reshape({1, rows, columns, width}).permute({0, 3, 1, 2});
   const at::Tensor resized = at::upsample_bicubic2d(grid, {new_rows, new_columns}, /*align_corners=*/false);

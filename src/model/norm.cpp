@@ -18,7 +18,9 @@ class AffineLayerNorm : public Norm {
   explicit AffineLayerNorm(std::int64_t width)
       : weight_(register_parameter("weight", torch::ones({width}))), bias_(register_parameter("bias", torch::zeros({width}))) {}
   at::Tensor forward(const at::Tensor& x) override { return layer_norm({weight_, bias_}, x); }
-  std::pair<at::Tensor, at::Tensor> add(const at::Tensor& x, const at::Tensor& branch) override { return add_layer_norm({weight_, bias_}, x, branch); }
+  std::pair<at::Tensor, at::Tensor> add(const at::Tensor& x, const at::Tensor& branch) override {
+    return add_layer_norm({weight_, bias_}, x, branch);
+  }
 
  private:
   at::Tensor weight_, bias_;

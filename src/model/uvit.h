@@ -56,10 +56,11 @@ at::Tensor unpatchify(const at::Tensor& tokens, std::int64_t channels, std::int6
 /// [B, C, H, W] -> [B, N, C*p*p]: tokens in raster order, inside a token (channel, row, column) as in the weight of the patch convolution.
 at::Tensor patchify(const at::Tensor& image, std::int64_t patch_size);
 
-/// The position embedding of patches on another grid: bicubic (a = -0.75) without antialiasing, half-pixel centres, as is usual for ViT (arXiv:2010.11929,
-/// section 3.2). The first rows, of the tokens before the patches, are copied.
+/// The position embedding of patches on another grid: bicubic (a = -0.75) without antialiasing, half-pixel centres, as is usual for ViT
+/// (arXiv:2010.11929, section 3.2). The first rows, of the tokens before the patches, are copied.
 /// @param pos_embed [1, extras + rows * columns, C]; @return [1, extras + new_rows * new_columns, C]
-at::Tensor interpolate_pos_embed(const at::Tensor& pos_embed, std::int64_t rows, std::int64_t columns, std::int64_t new_rows, std::int64_t new_columns);
+at::Tensor interpolate_pos_embed(const at::Tensor& pos_embed, std::int64_t rows, std::int64_t columns, std::int64_t new_rows,
+                                 std::int64_t new_columns);
 
 /// U-ViT (Bao et al., arXiv:2209.12152) and, by its attention plan, U-ViC (arXiv:2411.07176). Parameter names are those of the official state dicts.
 class UViT : public torch::nn::Module {
@@ -72,7 +73,8 @@ class UViT : public torch::nn::Module {
   /// @return  [B, C, H, W], x's dtype. Throws Error for inputs that do not fit the options.
   /// Under autocast the tokens between blocks and the norms stay float32.
   /// @param aligned where it is not null and the options have align_dim: gets the projected patches of block align_block, [B, N, align_dim]
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& t, const at::Tensor& y = {}, const at::Tensor& context = {}, at::Tensor* aligned = nullptr);
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& t, const at::Tensor& y = {}, const at::Tensor& context = {},
+                     at::Tensor* aligned = nullptr);
 
   /// Official initial values drawn from (seed, name of the parameter): Linear N(0, 0.02) (truncated at +-2), zero bias; pos_embed 0.02;
   /// label embedding N(0, 1); convolutions as torch's default; norms 1 and 0. Twins of two kinds share every common value.

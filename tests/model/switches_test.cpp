@@ -258,7 +258,7 @@ TEST_CASE("parameters and operations are counted for every switch") {
   CHECK(more([](UViTOptions& s) { s.norm = "rms"; }) == -7 * c);
   CHECK(more([](UViTOptions& s) { s.register_tokens = 3; }) == 3 * c);
   CHECK(more([](UViTOptions& s) { s.adaln_zero = true; }) ==
-        (256 * c + c) + (c * c + c) + 3 * 6 * (c * c + c) + 2 * (c * c + c) - 7 * 2 * c - 2 * c);  // time MLP, modulations; no norm weights, no 2 positions
+        (256 * c + c) + (c * c + c) + 3 * 6 * (c * c + c) + 2 * (c * c + c) - 7 * 2 * c - 2 * c);  // time MLP, modulations; no norms, no 2 positions
   CHECK(more([](UViTOptions& s) { s.align_dim = 5; }) == 2048 * (c + 1) + 2048 * 2049 + 5 * 2049);
 }
 
@@ -317,7 +317,8 @@ TEST_CASE("switches that cannot be are refused with the reason") {
     return error_of([&] { UViT model(o); });
   };
   CHECK_THAT(refusal([](UViTOptions& o) { o.rope = true, o.num_heads = 16; }), Catch::Contains("model.rope") && Catch::Contains("= 2 "));
-  CHECK_THAT(refusal([](UViTOptions& o) { o.adaln_zero = o.mlp_time_embed = true; }), Catch::Contains("adaln_zero") && Catch::Contains("mlp_time_embed"));
+  CHECK_THAT(refusal([](UViTOptions& o) { o.adaln_zero = o.mlp_time_embed = true; }),
+             Catch::Contains("adaln_zero") && Catch::Contains("mlp_time_embed"));
   CHECK_THAT(refusal([](UViTOptions& o) { o.align_dim = 4, o.align_block = 3; }), Catch::Contains("align_block = 3") && Catch::Contains("0 ... 2"));
   CHECK_THAT(refusal([](UViTOptions& o) { o.mlp = "swigl"; }), Catch::Contains("'swiglu'"));
   CHECK_THAT(refusal([](UViTOptions& o) { o.norm = "rsm"; }), Catch::Contains("rms"));

@@ -11,8 +11,8 @@
 
 namespace uvit::test {
 
-/// A U-ViT with every switch of UViTOptions, spelled out in plain operations from the parameters alone; shares nothing with src/model but the names of
-/// the parameters, patchify and the timestep embedding. Kinds softmax and differential.
+/// A U-ViT with every switch of UViTOptions, spelled out in plain operations from the parameters alone; shares nothing with src/model but the names
+/// of the parameters, patchify and the timestep embedding. Kinds softmax and differential.
 class SwitchReference {
  public:
   SwitchReference(const UViTOptions& options, std::map<std::string, at::Tensor> parameters) : o_(options), p_(std::move(parameters)) {}
@@ -105,7 +105,8 @@ class SwitchReference {
   at::Tensor placed(const std::string& norm_name, at::Tensor x) const {
     if (o_.qk_norm) x = root_mean_square(x, 1e-6) * p_.at(norm_name + ".weight");
     if (!o_.rope) return x;
-    const std::int64_t columns = o_.width / o_.patch_size, patches = columns * (o_.height / o_.patch_size), d = x.size(2), first = x.size(1) - patches;
+    const std::int64_t columns = o_.width / o_.patch_size, patches = columns * (o_.height / o_.patch_size);
+    const std::int64_t d = x.size(2), first = x.size(1) - patches;
     std::vector<at::Tensor> tokens;
     for (std::int64_t i = 0; i < x.size(1); ++i) {
       at::Tensor token = x.select(1, i);
