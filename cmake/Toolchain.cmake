@@ -3,7 +3,7 @@ find_program(UVIT_CCACHE ccache)
 if(UVIT_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   # The sloppiness is what lets ccache keep objects that use a precompiled header.
   set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND};-E;env;CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime;${UVIT_CCACHE}")
-  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
+  add_compile_options($<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>)
 endif()
 find_program(UVIT_MOLD mold)
 if(UVIT_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

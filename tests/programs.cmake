@@ -7,6 +7,26 @@ if(UVIT_ASAN_BUILD)
   endforeach()
 endif()
 
+set(UVIT_TSAN_BUILD "" CACHE PATH "A build with UVIT_SANITIZE=thread whose test programs ctest runs too")
+if(UVIT_TSAN_BUILD)
+  # The queue of work done ahead, the loader, the kernels under a parallel_for of std::threads: OpenMP's runtime would look like one large race.
+  foreach(layer core data kernels)
+    add_test(NAME threads_${layer} COMMAND "${UVIT_TSAN_BUILD}/tests/test_${layer}" "[threads]" WORKING_DIRECTORY "${PROJECT_BINARY_DIR}")
+    set_tests_properties(threads_${layer} PROPERTIES TIMEOUT 600 ENVIRONMENT "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+  endforeach()
+endif()
+
+set(UVIT_FUZZ_BUILD "" CACHE PATH "A build of the preset fuzz whose fuzzers ctest runs for 20 seconds each")
+if(UVIT_FUZZ_BUILD)
+  file(GLOB fuzz_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/fuzz/*.cpp")
+  foreach(source IN LISTS fuzz_sources)
+    get_filename_component(name "${source}" NAME_WE)
+    add_test(NAME fuzz_${name} COMMAND bash "${CMAKE_CURRENT_SOURCE_DIR}/fuzz/run.sh" "${UVIT_FUZZ_BUILD}/tests/fuzz/fuzz_${name}"
+      "${CMAKE_CURRENT_SOURCE_DIR}/fuzz/seeds/${name}" 20)
+    set_tests_properties(fuzz_${name} PROPERTIES TIMEOUT 120 LABELS fuzz)
+  endforeach()
+endif()
+
 function(uvit_script_test name timeout)
   add_test(NAME ${name} COMMAND bash "${CMAKE_CURRENT_SOURCE_DIR}/programs/${name}.sh" "$<TARGET_FILE:uvit>" "${PROJECT_SOURCE_DIR}")
   set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} SKIP_REGULAR_EXPRESSION "SKIPPED: ")
@@ -16,6 +36,7 @@ uvit_script_test(bad_input 600)
 uvit_script_test(readme_commands 1200)
 uvit_script_test(latents 600)
 uvit_script_test(garments 1200)
+uvit_script_test(shards 600)
 
 # The attention operator as Python sees it, with the PyTorch that the program was built with.
 if(TARGET test_attention)

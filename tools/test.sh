@@ -10,8 +10,18 @@ tools/setup.sh --tests
 # Parsers and kernels, and what they stand on, once more under the address and undefined-behaviour sanitizers. They know no LibTorch.
 cmake --preset asan >/dev/null
 cmake --build build-asan --target test_core test_io test_config test_data test_kernels emulated_tests -- --quiet
+# Their threads under the thread sanitizer, and every parser under libFuzzer for 20 seconds.
+cmake --preset tsan >/dev/null
+cmake --build build-tsan --target test_core test_data test_kernels -- --quiet
+cmake --preset fuzz >/dev/null
+cmake --build build-fuzz --target fuzz -- --quiet
 # With the CUDA kernels where nvcc is: without a GPU they are compiled and linked, and their tests run in the emulator.
-cmake --preset cpu -DWITH_CUDA=AUTO -DUVIT_BUILD_TESTS=ON -DUVIT_BUILD_BENCH=ON "-DUVIT_ASAN_BUILD=$PWD/build-asan" >/dev/null
+cmake --preset cpu -DWITH_CUDA=AUTO -DUVIT_BUILD_TESTS=ON -DUVIT_BUILD_BENCH=ON "-DUVIT_ASAN_BUILD=$PWD/build-asan" \
+  "-DUVIT_TSAN_BUILD=$PWD/build-tsan" "-DUVIT_FUZZ_BUILD=$PWD/build-fuzz" >/dev/null
 cmake --build build -- --quiet
-[[ " $* " == *" -L "* ]] || set -- -LE long "$@"
+if (($# == 0)); then
+  ctest --test-dir build --output-on-failure -L fuzz -j "$(nproc)" # each takes a core for 20 seconds
+  set -- -LE 'long|fuzz'
+fi
+[[ " $* " == *" -L"* ]] || set -- -LE long "$@"
 ctest --test-dir build --output-on-failure "$@"

@@ -10,6 +10,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/name_table.h"
+#include "core/printable.h"
 
 namespace uvit {
 namespace {
@@ -211,6 +212,14 @@ void apply_override(const std::string& text, Config& config) {
   }
 }
 
+void validate_of(const std::string& origin, const Config& config) {
+  try {
+    validate(config);
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}: {}", origin, error.what()));
+  }
+}
+
 }  // namespace
 
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
@@ -218,15 +227,15 @@ Config load_config(const std::filesystem::path& path, const std::vector<std::str
 }
 
 Config parse_config(const std::string& text, const std::string& origin, const std::vector<std::string>& overrides) {
-  Config config;
-  apply_table(parse_toml(text, origin), origin, config);
-  for (const std::string& text_of_override : overrides) apply_override(text_of_override, config);
   try {
-    validate(config);
+    Config config;
+    apply_table(parse_toml(text, origin), origin, config);
+    for (const std::string& text_of_override : overrides) apply_override(text_of_override, config);
+    validate_of(origin, config);
+    return config;
   } catch (const Error& error) {
-    throw Error(fmt::format("{}: {}", origin, error.what()));
+    throw Error(printable(error.what()));  // names and values of the file may hold line breaks
   }
-  return config;
 }
 
 std::string to_toml(const Config& config) {

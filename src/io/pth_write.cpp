@@ -111,6 +111,9 @@ void check(const TensorFile& file) {
   }
 }
 
+// clang 14 can make the pairs of a PthValue::Dict only where it has seen a PthValue end before.
+[[maybe_unused]] void end_of_value() { const PthValue value; }
+
 /// Writes values one by one and collects the storages of their tensors, whose number is the storage's key.
 class ValuePickler {
  public:

@@ -47,7 +47,7 @@ Json parse_header(const std::string& text) {
     Json header = Json::parse(text, check);
     if (!header.is_object()) throw Error("the header is not a JSON object");
     return header;
-  } catch (const Json::parse_error&) {
+  } catch (const Json::exception&) {  // a number that overflows is no parse_error
     throw Error("the header is not valid JSON");
   }
 }

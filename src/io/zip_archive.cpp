@@ -38,6 +38,17 @@ std::uint64_t checked_size(zip* archive, std::uint64_t index, const std::string&
   return status.size;
 }
 
+/// Members that share their packed bytes let a small file unpack to any size.
+void refuse_overlaps(zip* archive, std::uint64_t file_size) {
+  std::uint64_t packed = 0;
+  for (zip_int64_t i = 0; i < zip_get_num_entries(archive, 0); ++i) {
+    zip_stat_t status;
+    if (zip_stat_index(archive, static_cast<zip_uint64_t>(i), 0, &status) != 0 || !(status.valid & ZIP_STAT_COMP_SIZE)) continue;
+    if (status.comp_size > file_size - packed) throw Error("it is no zip file, or a damaged one: its members are larger than the file");
+    packed += status.comp_size;
+  }
+}
+
 /// Adds a member whose bytes stay where they are until the archive is closed.
 void add_member(zip* archive, const ZipMember& member, bool deflate) {
   zip_source_t* source = zip_source_buffer(archive, member.bytes.data(), member.bytes.size(), 0);
@@ -64,6 +75,12 @@ ZipReader::ZipReader(const std::filesystem::path& path) : file_size_(InputFile(p
   for (zip_int64_t i = 0; i < count; ++i) {
     const char* name = zip_get_name(archive_, static_cast<zip_uint64_t>(i), ZIP_FL_ENC_GUESS);
     names_.emplace_back(name ? name : "");
+  }
+  try {
+    refuse_overlaps(archive_, file_size_);
+  } catch (...) {
+    zip_discard(archive_);
+    throw;
   }
 }
 

@@ -148,6 +148,11 @@ TEST_CASE("text that is no TOML is refused with its line") {
   CHECK_THAT(error_in(std::string("\x89PNG\r\n\x1a\n\0\0", 10)), Contains("not valid TOML"));
 }
 
+TEST_CASE("a message is one line, though the text that it quotes is not") {
+  CHECK_THAT(error_in("[train]\n\"two\\nlines\" = 1"), Contains("two\\x0alines"));
+  CHECK_THAT(error_of_override("two\nlines.x=1"), Contains("two\\x0alines"));
+}
+
 TEST_CASE("a value out of range is refused where it stands") {
   CHECK_THAT(error_in("[model]\nembed_dim = 0\n"), Contains("x.toml:2: model.embed_dim = 0: must be >= 1 and <= "));
   CHECK_THAT(error_in("[model]\npatch_size = -2\n"), Contains("x.toml:2: model.patch_size = -2: must be >= 1"));

@@ -7,7 +7,7 @@
 
 using namespace uvit;
 
-TEST_CASE("results come in order whatever thread is first, and no more are made ahead than asked for") {
+TEST_CASE("results come in order whatever thread is first, and no more are made ahead than asked for", "[threads]") {
   std::atomic<std::int64_t> given{0}, starts{0}, too_far{0};
   const std::int64_t count = 60, ahead = 5;
   OrderedPrefetch<std::int64_t> queue(
@@ -27,7 +27,7 @@ TEST_CASE("results come in order whatever thread is first, and no more are made 
   CHECK(too_far == 0);
 }
 
-TEST_CASE("what a maker throws comes in its turn with what it had made, and stays the next result") {
+TEST_CASE("what a maker throws comes in its turn with what it had made, and stays the next result", "[threads]") {
   OrderedPrefetch<std::string> queue(
       [](std::int64_t number, std::string& result) {
         result = "begun";
@@ -44,7 +44,7 @@ TEST_CASE("what a maker throws comes in its turn with what it had made, and stay
   CHECK(queue.front().error == nullptr);
 }
 
-TEST_CASE("a queue that nobody empties ends when it is destroyed") {
+TEST_CASE("a queue that nobody empties ends when it is destroyed", "[threads]") {
   std::atomic<std::int64_t> made{0};
   {
     OrderedPrefetch<int> queue([&](std::int64_t, int&) { ++made; }, {2, 3});

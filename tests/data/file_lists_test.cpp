@@ -97,7 +97,7 @@ TEST_CASE("COCO's images come in the order of their ids") {
   check_error([&] { open_dataset(config_of("coco", folder.path()), Split::test); }, {"captions_val2014.json"});
 }
 
-TEST_CASE("a zip of images as EDM writes it is read with its classes, from many threads' loader too") {
+TEST_CASE("a zip of images as EDM writes it is read with its classes, from many threads' loader too", "[threads]") {
   const ScratchFolder folder;
   std::vector<std::vector<std::byte>> files;
   for (int i = 0; i < 3; ++i) files.push_back(encode_png(plain(4, 4, static_cast<std::uint8_t>(50 + i))));

@@ -99,7 +99,7 @@ TEST_CASE("global sample n is image permutation(seed, n / N)[n % N], scaled to [
   }
 }
 
-TEST_CASE("a sample depends on the seed and its number alone, whatever workers, batch size, prefetch and start") {
+TEST_CASE("a sample depends on the seed and its number alone, whatever workers, batch size, prefetch and start", "[threads]") {
   const QuietLog quiet;
   const FakeDataset dataset(23, {3, 4, 20});
   auto reference_options = options_with(5, 1);
@@ -142,7 +142,7 @@ TEST_CASE("a flip mirrors every row, for the samples that the flip stream names"
   CHECK(count < 130);
 }
 
-TEST_CASE("a broken image ends the run by name, at its own batch and again afterwards") {
+TEST_CASE("a broken image ends the run by name, at its own batch and again afterwards", "[threads]") {
   const std::vector<std::int64_t> order = random_permutation(12, 5, 0);
   const FakeDataset dataset(12, {order[7]});
   for (const std::int64_t workers : {1, 3}) {
@@ -153,7 +153,7 @@ TEST_CASE("a broken image ends the run by name, at its own batch and again after
   }
 }
 
-TEST_CASE("a broken image that may be skipped gives its place to the next of the order, and is counted once") {
+TEST_CASE("a broken image that may be skipped gives its place to the next of the order, and is counted once", "[threads]") {
   const QuietLog quiet;
   const std::vector<std::int64_t> order = random_permutation(12, 5, 0);
   const FakeDataset dataset(12, {order[3], order[4], order[11]});
@@ -173,7 +173,7 @@ TEST_CASE("a broken image that may be skipped gives its place to the next of the
   CHECK(loader.skipped() == 3);
 }
 
-TEST_CASE("a dataset in which nothing can be read is an error, not an endless search") {
+TEST_CASE("a dataset in which nothing can be read is an error, not an endless search", "[threads]") {
   const QuietLog quiet;
   const FakeDataset dataset(3, {0, 1, 2});
   auto options = options_with(2, 2);
@@ -182,7 +182,7 @@ TEST_CASE("a dataset in which nothing can be read is an error, not an endless se
   check_error([&] { loader.next(); }, {"none of the 3 images", "fake["});
 }
 
-TEST_CASE("workers run ahead by the prefetch and no further, and stop when the loader goes") {
+TEST_CASE("workers run ahead by the prefetch and no further, and stop when the loader goes", "[threads]") {
   const FakeDataset dataset(1000);
   auto options = options_with(4, 2);
   options.prefetch = 3;

@@ -77,7 +77,7 @@ std::string edited(const fs::path& file, const std::function<void(nlohmann::orde
 
 }  // namespace
 
-TEST_CASE("training batches from packed shards are those of the folder, bit for bit, with any number of threads") {
+TEST_CASE("training batches from packed shards are those of the folder, bit for bit, with any number of threads", "[threads]") {
   const ScratchFolder folder;
   make_images(folder / "images");
   const auto images = open_dataset(config_of("folder", folder / "images"), Split::train);
@@ -101,7 +101,7 @@ TEST_CASE("training batches from packed shards are those of the folder, bit for 
   }
 }
 
-TEST_CASE("packing gives equal bytes each time, and whole files in webdataset's form") {
+TEST_CASE("packing gives equal bytes each time, and whole files in webdataset's form", "[threads]") {
   const ScratchFolder folder;
   make_images(folder / "images");
   const fs::path one = pack(folder, "one"), two = pack(folder, "two");

@@ -167,6 +167,27 @@ TEST_CASE("arrays with bytes changed under a right checksum are read or refused 
   CHECK(refused > read);
 }
 
+TEST_CASE("an archive whose directory lists the same bytes many times is refused") {
+  const test::ScratchFolder folder;
+  HostTensor noise{DType::u8, {4000}, std::vector<std::byte>(4000)};  // which deflate cannot pack
+  std::mt19937 random(1);
+  for (std::byte& byte : noise.data) byte = static_cast<std::byte>(random());
+  write_npz(folder / "x.npz", TensorFile{{{"a", noise}}, {}});
+  std::string zip = read_file(folder / "x.npz");
+  constexpr std::size_t kEnd = 22;  // end of central directory: entries at 8 and 10, size of the directory at 12, its place at 16
+  std::string end = zip.substr(zip.size() - kEnd);
+  const auto number = [&](std::size_t at) { return static_cast<unsigned char>(end[at]) | static_cast<unsigned char>(end[at + 1]) << 8; };
+  const std::string directory = zip.substr(static_cast<std::size_t>(number(16)), static_cast<std::size_t>(number(12)));
+  zip.resize(static_cast<std::size_t>(number(16)));
+  constexpr int kTimes = 5;
+  for (int i = 0; i < kTimes; ++i) zip += directory;
+  const std::size_t size = directory.size() * kTimes;
+  end[8] = end[10] = static_cast<char>(kTimes);
+  end[12] = static_cast<char>(size), end[13] = static_cast<char>(size >> 8);
+  write_file(folder / "y.npz", std::string_view(zip + end));
+  CHECK_THAT(test::error_of([&] { read_npz(folder / "y.npz"); }), Catch::Contains("y.npz") && Catch::Contains("larger than the file"));
+}
+
 TEST_CASE("write_npz refuses what it cannot write and leaves no partial file") {
   const test::ScratchFolder folder;
   std::mt19937 random(4);

@@ -124,6 +124,7 @@ TEST_CASE("a damaged safetensors file is refused with the reason") {
   CHECK_THAT(error_for(std::string(8, '\xff') + "{}"), Contains("truncated or no safetensors file"));
   CHECK_THAT(error_for(file_with("{\"a\":", 0)), Contains("not valid JSON"));
   CHECK_THAT(error_for(file_with("\xff\xfe{}", 0)), Contains("not valid JSON"));
+  CHECK_THAT(error_for(file_with("{\"a\": 1e999}", 0)), Contains("not valid JSON"));
   CHECK_THAT(error_for(file_with("[1]", 0)), Contains("not a JSON object"));
   CHECK_THAT(error_for(file_with(std::string(50000, '['), 0)), Contains("nested too deeply"));
   CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[0,4]") + "," + entry("a", "F32", "[1]", "[0,4]") + "}", 4)),

@@ -143,7 +143,7 @@ TEST_CASE("fused attention: a NaN in a query reaches its output row and no other
     });
 }
 
-TEST_CASE("fused attention: the same bits for any number of threads") {
+TEST_CASE("fused attention: the same bits for any number of threads", "[threads]") {
   for (int kind = 0; kind < kKindCount; ++kind)
     for (Dtype dtype : {Dtype::f32, Dtype::bf16})
       for (const Sizes& sizes : {Sizes{2, 3, 65, 70, 16, 16}, Sizes{1, 1, 700, 90, 8, 8}}) {

@@ -31,10 +31,12 @@ struct Arguments {
   bool skip_broken = false, verify = false;
 };
 
-/// DATA is a row of the dataset table, else a folder of images.
+/// DATA is a row of the dataset table, else a folder of images; a folder may have the name of a row that has no place of its own.
 DataConfig resolved_data(const Arguments& arguments) {
   DataConfig data = arguments.config;
-  const bool row = std::any_of(dataset_table().begin(), dataset_table().end(), [&](const DatasetRow& r) { return r.name == arguments.data; });
+  const bool row = std::any_of(dataset_table().begin(), dataset_table().end(), [&](const DatasetRow& r) {
+    return r.name == arguments.data && !(r.default_path.empty() && data.path.empty() && fs::is_directory(arguments.data));
+  });
   data.dataset = row ? arguments.data : "folder";
   if (!row) data.path = arguments.data;
   if (!row && !fs::is_directory(data.path))

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Fuzzes one parser: run.sh PROGRAM SEEDS SECONDS [CORPUS]
+# SEEDS is read only; new inputs go to CORPUS (default: a folder that is removed). Inputs that fail are left in the working folder as crash-*, and belong into
+# SEEDS once the parser is mended.
+set -euo pipefail
+program=$1 seeds=$2 seconds=$3 corpus=${4:-}
+if [ -z "$corpus" ]; then
+  corpus=$(mktemp -d)
+  trap 'rm -rf "$corpus"' EXIT
+fi
+# A hostile size must not take memory that the file cannot fill, and nothing small may take long.
+export ASAN_OPTIONS=${ASAN_OPTIONS:-allocator_may_return_null=0:detect_leaks=1} UBSAN_OPTIONS=print_stacktrace=1
+"$program" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1536 -malloc_limit_mb=512 -max_len=65536 -print_final_stats=1 -verbosity=0 "$corpus" "$seeds"
