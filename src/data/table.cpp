@@ -29,7 +29,7 @@ std::span<const DatasetRow> dataset_table() {
       DatasetRow{"shards", "tar shards as `uvit pack` writes them, with labels and captions inside, or any webdataset of images", "", 0, 0, open_shards},
       DatasetRow{"latents", "what `uvit encode` writes: an autoencoder's latents, with captions where `uvit encode-text` added them", "", 0, 0, open_latents,
                  true},
-      DatasetRow{"coco_features", "the official U-ViT folder of latents and captions: train/ and val/ of 0.npy, 0_0.npy ..., empty_context.npy", "", 0, 0,
+      DatasetRow{"coco_features", "the official U-ViT folder of latents and captions: train/ and val/ of 0.npy, 0_0.npy ..., empty_context.npy", "", 32, 4,
                  open_coco_features, true},
   };
   return rows;

@@ -20,10 +20,8 @@ Tensor mix(const Tensor& c, const Tensor& u, const GuidanceOptions& options) {
 
 Tensor sample_std(const Tensor& x) { return x.flatten(1).std(1).view({-1, 1, 1, 1}); }
 
-/// x0 rescaled, and the eps that goes with it at x.
 Prediction rescaled(const Prediction& guided, const Prediction& c, const Tensor& x, const Level& level, double share) {
-  const Tensor x0 = guided.x0 * (share * sample_std(c.x0) / sample_std(guided.x0) + (1 - share));
-  return {x0, (x - level.alpha * x0) / level.sigma};
+  return with_x0(guided.x0 * (share * sample_std(c.x0) / sample_std(guided.x0) + (1 - share)), x, level);
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ Prediction read_eps(const Tensor& output, const Tensor& xt, const Level& l) { re
 double x0_error_of_eps(double alpha, double sigma, double) { return sigma / alpha; }
 
 Tensor target_x0(const Tensor& x0, const Tensor&, const Level&) { return x0; }
-Prediction read_x0(const Tensor& output, const Tensor& xt, const Level& l) { return {output, (xt - l.alpha * output) / l.sigma}; }
+Prediction read_x0(const Tensor& output, const Tensor& xt, const Level& l) { return with_x0(output, xt, l); }
 double x0_error_of_x0(double, double, double) { return 1; }
 
 Tensor squared_norm(const Level& l) { return l.alpha.square() + l.sigma.square(); }
@@ -72,6 +72,8 @@ Level level_of(const std::vector<double>& t, const Schedule& schedule, const Ten
   }
   return {per_sample(alpha, like), per_sample(sigma, like), schedule.sigma_data};
 }
+
+Prediction with_x0(const Tensor& x0, const Tensor& x, const Level& level) { return {x0, (x - level.alpha * x0) / level.sigma}; }
 
 Denoiser make_denoiser(Network network, const Schedule& schedule, const Parameterisation& parameterisation) {
   return [network = std::move(network), &schedule, &parameterisation](const Tensor& x, const std::vector<double>& t) {

@@ -42,6 +42,9 @@ using Network = std::function<at::Tensor(const at::Tensor& x, const at::Tensor& 
 /// reference to both schedule and parameterisation.
 Denoiser make_denoiser(Network network, const Schedule& schedule, const Parameterisation& parameterisation);
 
+/// The prediction of x0 at x: eps = (x - alpha x0) / sigma.
+Prediction with_x0(const at::Tensor& x0, const at::Tensor& x, const Level& level);
+
 /// What the network sees of x_t: schedule.input_scale(t) x_t, x_t itself where every scale is 1.
 at::Tensor network_input(const at::Tensor& xt, const std::vector<double>& t, const Schedule& schedule);
 

@@ -5,28 +5,19 @@
 #include "diffusion/parameterisation.h"
 
 namespace uvit {
-namespace {
-
 using at::Tensor;
-
-Prediction with_x0(const Tensor& x0, const Tensor& x, const std::vector<double>& t, const Schedule& schedule) {
-  const Level level = level_of(t, schedule, x);
-  return {x0, (x - level.alpha * x0) / level.sigma};
-}
-
-}  // namespace
 
 Denoiser threshold(Denoiser denoiser, const Schedule& schedule, double quantile) {
   return [denoiser = std::move(denoiser), &schedule, quantile](const Tensor& x, const std::vector<double>& t) {
     const Tensor x0 = denoiser(x, t).x0;
     const Tensor s = at::quantile(x0.abs().flatten(1), quantile, 1).clamp_min(1).view({-1, 1, 1, 1});
-    return with_x0(at::minimum(at::maximum(x0, -s), s) / s, x, t, schedule);
+    return with_x0(at::minimum(at::maximum(x0, -s), s) / s, x, level_of(t, schedule, x));
   };
 }
 
 Denoiser keep_known(Denoiser denoiser, const Schedule& schedule, Tensor known, Tensor mask) {
   return [denoiser = std::move(denoiser), &schedule, known = std::move(known), mask = std::move(mask)](const Tensor& x, const std::vector<double>& t) {
-    return with_x0(at::where(mask != 0, known, denoiser(x, t).x0), x, t, schedule);
+    return with_x0(at::where(mask != 0, known, denoiser(x, t).x0), x, level_of(t, schedule, x));
   };
 }
 

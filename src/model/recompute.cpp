@@ -54,10 +54,10 @@ struct Run : torch::CustomClassHolder {
 };
 
 struct Recompute : torch::autograd::Function<Recompute> {
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const c10::intrusive_ptr<Run>& run, const torch::autograd::variable_list& inputs) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const c10::intrusive_ptr<Run>& run, at::TensorList inputs) {
     context->saved_data["run"] = c10::IValue::make_capsule(run);
-    context->save_for_backward(inputs);
-    return run->body(inputs);  // without a graph: autograd is off in here
+    context->save_for_backward(inputs.vec());
+    return run->body(inputs.vec());  // without a graph: autograd is off in here
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, const torch::autograd::variable_list& gradients) {
@@ -84,7 +84,7 @@ at::Tensor recompute(Body body, const std::vector<at::Tensor>& inputs) {
   if (!at::GradMode::is_enabled()) return body(inputs);
   auto run = c10::make_intrusive<Run>();
   run->body = std::move(body);
-  return Recompute::apply(run, inputs);
+  return Recompute::apply(run, at::TensorList(inputs));  // a vector would not be looked into
 }
 
 }  // namespace uvit

@@ -29,7 +29,7 @@ void fill_defaults(Arguments& arguments) {
     if (data.path.empty()) data.path = row.default_path;
     data.image_size = {row.native_size > 0 ? row.native_size : 64};
     data.channels = row.native_channels > 0 ? row.native_channels : 3;
-    if (!row.latent) continue;
+    if (row.name != "latents") continue;  // whose index says more
     const LatentIndex index = read_latent_index(split_folder(data.path, true));
     data.image_size = {index.height, index.width};
     data.channels = index.channels;
