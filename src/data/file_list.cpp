@@ -12,11 +12,6 @@
 
 namespace uvit {
 
-void fit_image(const Image& image, const DataConfig& config, std::span<std::uint8_t> pixels) {
-  const Image cut = resize_and_center_crop(image, config.height(), config.width());
-  std::copy(cut.pixels.begin(), cut.pixels.end(), pixels.begin());
-}
-
 std::string ending_of(const std::string& name) {
   std::string ending = name.substr(name.rfind('.') + 1);
   std::transform(ending.begin(), ending.end(), ending.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
@@ -37,12 +32,17 @@ class FileDataset : public Dataset, public EncodedImages {
   std::int64_t label(std::int64_t index) const override { return list_.labels.empty() ? 0 : list_.labels.at(static_cast<std::size_t>(index)); }
   std::string describe(std::int64_t index) const override { return list_.files.at(static_cast<std::size_t>(index)).string(); }
   void read(std::int64_t index, std::span<std::uint8_t> pixels) const override {
-    Image image = read_image(list_.files.at(static_cast<std::size_t>(index)), config_.channels);
+    const std::filesystem::path& path = list_.files.at(static_cast<std::size_t>(index));
+    if (!list_.prepare) {
+      const std::string file = read_file(path);
+      return decode_fitted(std::as_bytes(std::span(file)), config_.channels, config_.height(), config_.width(), path.string(), pixels);
+    }
+    const Image image = read_image(path, config_.channels);
     try {
-      if (list_.prepare) image = list_.prepare(std::move(image));
-      fit_image(image, config_, pixels);
+      const Image cut = resize_and_center_crop(list_.prepare(image), config_.height(), config_.width());
+      std::copy(cut.pixels.begin(), cut.pixels.end(), pixels.begin());
     } catch (const Error& error) {
-      throw Error(fmt::format("{}: {}", describe(index), error.what()));
+      throw Error(fmt::format("{}: {}", path.string(), error.what()));
     }
   }
   EncodedImage encoded(std::int64_t index) const override {

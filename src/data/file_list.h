@@ -21,9 +21,6 @@ struct FileList {
   std::function<Image(Image)> prepare;    ///< applied to an image before it is scaled and cut; may be empty
 };
 
-/// The image scaled to cover config's size and cut in the centre. @param pixels [C, H, W] of it
-void fit_image(const Image& image, const DataConfig& config, std::span<std::uint8_t> pixels);
-
 /// "jpg" of "a/B.JPG".
 std::string ending_of(const std::string& name);
 

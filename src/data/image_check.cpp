@@ -24,6 +24,11 @@ class Bytes {
   bool has(std::size_t at, std::string_view text) const {
     return at + text.size() <= size() && std::memcmp(file_.data() + at, text.data(), text.size()) == 0;
   }
+  /// Place of the next byte 0xFF from `at` on, else the end.
+  std::size_t find_ff(std::size_t at) const {
+    const void* found = at < size() ? std::memchr(file_.data() + at, 0xFF, size() - at) : nullptr;
+    return found ? static_cast<std::size_t>(static_cast<const std::byte*>(found) - file_.data()) : size();
+  }
   std::span<const std::byte> part(std::size_t at, std::size_t length) const { return file_.subspan(at, length); }
 
  private:
@@ -84,7 +89,8 @@ std::string jpeg_damage(const Bytes& file) {
       const std::uint32_t next = file.u8(at + 1);
       return file.u8(at) == 0xFF && next != 0 && next != 0xFF && !(next >= 0xD0 && next <= 0xD7);  // not a stuffed 0xFF, fill byte or restart
     };
-    while (at + 1 < file.size() && !ends_scan()) ++at;
+    for (at = file.find_ff(at); at + 1 < file.size() && !ends_scan(); at = file.find_ff(at + 1)) {
+    }
   }
   return fmt::format("it is cut: no end-of-image marker within its {} bytes", file.size());
 }

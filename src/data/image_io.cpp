@@ -14,6 +14,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "data/image_check.h"
+#include "data/jpeg.h"
 
 namespace uvit {
 namespace {
@@ -27,21 +28,29 @@ void quieten_opencv() {
   });
 }
 
-// Interleaved BGR(A) of 8 or 16 bits -> planes of RGB(A), 8 bits.
-Image from_mat(const cv::Mat& mat) {
+/// A decoded picture, interleaved, of 8 or 16 bits.
+struct Decoded {
+  cv::Mat mat;
+  bool rgb = false;  ///< RGB(A); else OpenCV's BGR(A)
+};
+
+/// Interleaved -> planes of RGB(A), 8 bits. @param planes  [C, H, W]
+void split_planes(const Decoded& decoded, std::uint8_t* planes) {
+  const cv::Mat& mat = decoded.mat;
   const int channels = mat.channels();
-  Image image{channels, mat.rows, mat.cols, std::vector<std::uint8_t>(static_cast<std::size_t>(channels) * mat.total())};
   for (int c = 0; c < channels; ++c) {
-    const int source = channels >= 3 && c < 3 ? 2 - c : c;
-    std::uint8_t* out = image.pixels.data() + static_cast<std::size_t>(c) * mat.total();
-    for (int y = 0; y < mat.rows; ++y) {
-      for (int x = 0; x < mat.cols; ++x) {
-        const int at = x * channels + source;
-        *out++ = mat.depth() == CV_16U ? static_cast<std::uint8_t>(mat.ptr<std::uint16_t>(y)[at] >> 8) : mat.ptr<std::uint8_t>(y)[at];
+    const int source = !decoded.rgb && channels >= 3 && c < 3 ? 2 - c : c;
+    std::uint8_t* out = planes + static_cast<std::size_t>(c) * mat.total();
+    for (int y = 0; y < mat.rows; ++y, out += mat.cols) {
+      if (mat.depth() == CV_16U) {
+        const auto* row = mat.ptr<std::uint16_t>(y) + source;
+        for (int x = 0; x < mat.cols; ++x) out[x] = static_cast<std::uint8_t>(row[x * channels] >> 8);
+      } else {
+        const auto* row = mat.ptr<std::uint8_t>(y) + source;
+        for (int x = 0; x < mat.cols; ++x) out[x] = row[x * channels];
       }
     }
   }
-  return image;
 }
 
 cv::Mat to_mat(const Image& image) {
@@ -57,6 +66,49 @@ cv::Mat to_mat(const Image& image) {
 
 void require_channels(std::int64_t channels) {
   if (channels != 1 && channels != 3 && channels != 4) throw Error(fmt::format("an image has 1, 3 or 4 channels, not {}", channels));
+}
+
+Decoded decode(std::span<const std::byte> file, const std::string& name) {
+  quieten_opencv();
+  const std::string damage = image_damage(file);
+  if (!damage.empty()) throw Error(fmt::format("cannot read image {}: {}", name, damage));
+  if (file[0] == std::byte{0xFF}) {  // a JPEG, of which image_damage has seen the beginning
+    thread_local InterleavedImage jpeg;
+    if (decode_jpeg(file, jpeg)) return {cv::Mat(jpeg.height, jpeg.width, CV_8UC(jpeg.channels), jpeg.pixels.data()), true};
+  }
+  Decoded decoded;
+  try {
+    const cv::Mat encoded(1, static_cast<int>(file.size()), CV_8UC1, const_cast<std::byte*>(file.data()));
+    decoded.mat = cv::imdecode(encoded, cv::IMREAD_UNCHANGED);
+  } catch (const cv::Exception& e) {
+    throw Error(fmt::format("cannot read image {}: {}", name, e.err));
+  }
+  const cv::Mat& mat = decoded.mat;
+  const bool known = mat.depth() == CV_8U || mat.depth() == CV_16U;
+  if (mat.empty() || !known || mat.channels() == 2) throw Error(fmt::format("cannot read image {}: it does not decode", name));
+  return decoded;
+}
+
+/// How an image is scaled to cover height x width, and the centre of the result.
+struct Cover {
+  cv::Size size;
+  cv::Rect centre;
+};
+
+Cover cover_of(std::int64_t image_height, std::int64_t image_width, std::int64_t height, std::int64_t width) {
+  if (image_height < height || image_width < width) {
+    throw Error(fmt::format("the image has {} x {} pixels (height x width), fewer than the {} x {} of data.image_size; images are never enlarged",
+                            image_height, image_width, height, width));
+  }
+  const double scale =
+      std::max(static_cast<double>(height) / static_cast<double>(image_height), static_cast<double>(width) / static_cast<double>(image_width));
+  const auto scaled = [scale](std::int64_t side, std::int64_t least) {
+    return static_cast<int>(std::max<std::int64_t>(least, std::llround(static_cast<double>(side) * scale)));
+  };
+  const cv::Size size(scaled(image_width, width), scaled(image_height, height));
+  const cv::Rect centre(static_cast<int>((size.width - width) / 2), static_cast<int>((size.height - height) / 2), static_cast<int>(width),
+                        static_cast<int>(height));
+  return {size, centre};
 }
 
 }  // namespace
@@ -81,19 +133,33 @@ Image convert_channels(const Image& image, std::int64_t channels) {
 
 Image decode_image(std::span<const std::byte> file, std::int64_t channels, const std::string& name) {
   require_channels(channels);
-  quieten_opencv();
-  const std::string damage = image_damage(file);
-  if (!damage.empty()) throw Error(fmt::format("cannot read image {}: {}", name, damage));
-  cv::Mat mat;
+  const Decoded decoded = decode(file, name);
+  Image image{decoded.mat.channels(), decoded.mat.rows, decoded.mat.cols, {}};
+  image.pixels.resize(decoded.mat.total() * static_cast<std::size_t>(image.channels));
+  split_planes(decoded, image.pixels.data());
+  return convert_channels(image, channels);
+}
+
+void decode_fitted(std::span<const std::byte> file, std::int64_t channels, std::int64_t height, std::int64_t width, const std::string& name,
+                   std::span<std::uint8_t> pixels) {
+  require_channels(channels);
+  Decoded decoded = decode(file, name);
   try {
-    const cv::Mat encoded(1, static_cast<int>(file.size()), CV_8UC1, const_cast<std::byte*>(file.data()));
-    mat = cv::imdecode(encoded, cv::IMREAD_UNCHANGED);
-  } catch (const cv::Exception& e) {
-    throw Error(fmt::format("cannot read image {}: {}", name, e.err));
+    if (decoded.mat.channels() == channels && decoded.mat.depth() == CV_8U) {  // the channels are scaled side by side, and only what is left is taken apart
+      const Cover cover = cover_of(decoded.mat.rows, decoded.mat.cols, height, width);
+      cv::Mat scaled = decoded.mat;
+      if (decoded.mat.size() != cover.size) cv::resize(decoded.mat, scaled, cover.size, 0, 0, cv::INTER_AREA);
+      decoded.mat = scaled(cover.centre);
+      return split_planes(decoded, pixels.data());
+    }
+    Image image{decoded.mat.channels(), decoded.mat.rows, decoded.mat.cols, {}};
+    image.pixels.resize(decoded.mat.total() * static_cast<std::size_t>(image.channels));
+    split_planes(decoded, image.pixels.data());
+    const Image cut = resize_and_center_crop(convert_channels(image, channels), height, width);
+    std::copy(cut.pixels.begin(), cut.pixels.end(), pixels.begin());
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}: {}", name, error.what()));
   }
-  const bool known = mat.depth() == CV_8U || mat.depth() == CV_16U;
-  if (mat.empty() || !known || mat.channels() == 2) throw Error(fmt::format("cannot read image {}: it does not decode", name));
-  return convert_channels(from_mat(mat), channels);
 }
 
 Image read_image(const std::filesystem::path& path, std::int64_t channels) {
@@ -102,20 +168,9 @@ Image read_image(const std::filesystem::path& path, std::int64_t channels) {
 }
 
 Image resize_and_center_crop(const Image& image, std::int64_t height, std::int64_t width) {
-  if (image.height < height || image.width < width) {
-    throw Error(fmt::format("the image has {} x {} pixels (height x width), fewer than the {} x {} of data.image_size; images are never enlarged",
-                            image.height, image.width, height, width));
-  }
+  const auto [size, centre] = cover_of(image.height, image.width, height, width);
   if (image.height == height && image.width == width) return image;
   quieten_opencv();
-  const double scale =
-      std::max(static_cast<double>(height) / static_cast<double>(image.height), static_cast<double>(width) / static_cast<double>(image.width));
-  const auto scaled = [scale](std::int64_t side, std::int64_t least) {
-    return std::max<std::int64_t>(least, std::llround(static_cast<double>(side) * scale));
-  };
-  const cv::Size size(static_cast<int>(scaled(image.width, width)), static_cast<int>(scaled(image.height, height)));
-  const cv::Rect centre(static_cast<int>((size.width - width) / 2), static_cast<int>((size.height - height) / 2), static_cast<int>(width),
-                        static_cast<int>(height));
   Image out{image.channels, height, width, std::vector<std::uint8_t>(static_cast<std::size_t>(image.channels * height * width))};
   for (std::int64_t c = 0; c < image.channels; ++c) {
     auto* source = const_cast<std::uint8_t*>(image.pixels.data()) + c * image.height * image.width;  // cv::Mat has no const view

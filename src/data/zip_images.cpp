@@ -35,13 +35,7 @@ class ZipDataset : public Dataset, public EncodedImages {
   std::int64_t label(std::int64_t index) const override { return list_.labels.empty() ? 0 : list_.labels.at(static_cast<std::size_t>(index)); }
   std::string describe(std::int64_t index) const override { return fmt::format("{}[{}]", config_.path, names_.at(static_cast<std::size_t>(index))); }
   void read(std::int64_t index, std::span<std::uint8_t> pixels) const override {
-    const std::vector<std::byte> file = member(index);
-    const Image image = decode_image(file, config_.channels, describe(index));
-    try {
-      fit_image(image, config_, pixels);
-    } catch (const Error& error) {
-      throw Error(fmt::format("{}: {}", describe(index), error.what()));
-    }
+    decode_fitted(member(index), config_.channels, config_.height(), config_.width(), describe(index), pixels);
   }
   EncodedImage encoded(std::int64_t index) const override { return {member(index), ending_of(names_.at(static_cast<std::size_t>(index))), {}}; }
 

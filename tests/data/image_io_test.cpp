@@ -3,11 +3,13 @@
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
 #include <random>
 #include <span>
 
 #include "core/error.h"
 #include "core/hash.h"
+#include "data/jpeg.h"
 #include "data_files.h"
 #include "io/safetensors.h"
 #include "support/fixtures.h"
@@ -125,6 +127,42 @@ TEST_CASE("JPEG, WebP and BMP decode to the picture that was written") {
   CHECK(worst(".bmp", {}) == 0);
   CHECK(worst(".webp", {cv::IMWRITE_WEBP_QUALITY, 101}) == 0);
   CHECK(worst(".jpg", {cv::IMWRITE_JPEG_QUALITY, 100}) <= 8);
+}
+
+TEST_CASE("a JPEG decodes to the pixels that OpenCV gives, bit for bit") {
+  for (const int quality : {30, 75, 95})
+    for (const int progressive : {0, 1})
+      for (const auto& [height, width] : {std::pair(1, 1), std::pair(17, 33), std::pair(64, 48), std::pair(131, 257)})
+        for (const bool grey : {false, true}) {
+          cv::Mat picture = smooth(height, width);
+          if (grey) cv::cvtColor(picture, picture, cv::COLOR_BGR2GRAY);
+          const Bytes file = encoded(".jpg", picture, {cv::IMWRITE_JPEG_QUALITY, quality, cv::IMWRITE_JPEG_PROGRESSIVE, progressive});
+          cv::Mat expected = cv::imdecode(file, cv::IMREAD_UNCHANGED);
+          if (!grey) cv::cvtColor(expected, expected, cv::COLOR_BGR2RGB);
+          InterleavedImage image;
+          REQUIRE(decode_jpeg(std::as_bytes(std::span(file)), image));
+          CHECK(image.channels == expected.channels());
+          CHECK(image.pixels == Bytes(expected.data, expected.data + expected.total() * expected.elemSize()));
+        }
+  InterleavedImage image;
+  const Bytes none = {0xFF, 0xD8, 0xFF, 0xD9};
+  CHECK_FALSE(decode_jpeg(std::as_bytes(std::span(none)), image));
+}
+
+TEST_CASE("decoding to a size at once gives the pixels of decoding, scaling and cutting") {
+  for (const char* ending : {".jpg", ".png"})
+    for (const auto& [height, width] : {std::pair(8, 8), std::pair(16, 16), std::pair(32, 24), std::pair(33, 57), std::pair(100, 75), std::pair(9, 64), std::pair(72, 72)})
+      for (const std::int64_t channels : {1, 3, 4}) {
+        INFO(ending << " " << height << " x " << width << ", " << channels << " channels");
+        const Bytes file = encoded(ending, smooth(height, width));
+        const auto bytes = std::as_bytes(std::span(file));
+        Bytes pixels(static_cast<std::size_t>(channels * 8 * 8));
+        decode_fitted(bytes, channels, 8, 8, "x", pixels);
+        CHECK(pixels == resize_and_center_crop(decode_image(bytes, channels, "x"), 8, 8).pixels);
+      }
+  const Bytes file = encoded(".jpg", smooth(7, 20));
+  Bytes pixels(192);
+  check_error([&] { decode_fitted(std::as_bytes(std::span(file)), 3, 8, 8, "small.jpg", pixels); }, {"small.jpg", "7 x 20", "8 x 8"});
 }
 
 TEST_CASE("a cut image of any format is refused by name, wherever it is cut") {
