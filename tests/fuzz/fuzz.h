@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "data/image_io.h"
 
 namespace uvit::fuzz {
 
@@ -58,6 +59,12 @@ inline const Folder& folder() {
   static const Folder only;
   only.clear();
   return only;
+}
+
+/// The first picture makes OpenCV load all its plug-ins, which takes seconds under a sanitizer: no input is to blame for that.
+inline void load_decoders() {
+  constexpr std::string_view kBitmap("BM\x3a\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\1\0\0\0\1\0\0\0\1\0\x18\0\0\0\0\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 58);
+  decode_image(std::as_bytes(std::span(kBitmap)), 3, "a bitmap of one pixel");
 }
 
 /// The part of `rest` up to the first "\n--\n", which is taken off it: how one input holds several files.

@@ -2,6 +2,11 @@
 #include "data/image_io.h"
 #include "fuzz.h"
 
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  uvit::fuzz::load_decoders();
+  return 0;
+}
+
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   return uvit::fuzz::read_or_refuse([&] {
     const uvit::Image image = uvit::decode_image(std::as_bytes(std::span(data, size)), 3, "x");

@@ -8,6 +8,6 @@ if [ -z "$corpus" ]; then
   corpus=$(mktemp -d)
   trap 'rm -rf "$corpus"' EXIT
 fi
-# A hostile size must not take memory that the file cannot fill, and nothing small may take long.
+# A hostile size must not take memory that the file cannot fill, and nothing small may take long, on a busy machine either.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-allocator_may_return_null=0:detect_leaks=1} UBSAN_OPTIONS=print_stacktrace=1
-"$program" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1536 -malloc_limit_mb=512 -max_len=65536 -print_final_stats=1 -verbosity=0 "$corpus" "$seeds"
+"$program" -max_total_time="$seconds" -timeout=25 -rss_limit_mb=1536 -malloc_limit_mb=512 -max_len=65536 -print_final_stats=1 -verbosity=0 "$corpus" "$seeds"

@@ -28,6 +28,11 @@ void read_all(const std::filesystem::path& path) {
 
 }  // namespace
 
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  fuzz::load_decoders();
+  return 0;
+}
+
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   std::string_view rest = fuzz::text_of(data + 1, size - 1);
