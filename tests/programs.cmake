@@ -36,6 +36,7 @@ uvit_script_test(bad_input 600)
 uvit_script_test(readme_commands 1200)
 uvit_script_test(latents 600)
 uvit_script_test(garments 1200)
+uvit_script_test(distributed 600)
 uvit_script_test(shards 600)
 
 # The attention operator as Python sees it, with the PyTorch that the program was built with.

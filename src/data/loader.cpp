@@ -7,7 +7,6 @@
 #include <exception>
 #include <map>
 #include <mutex>
-#include <set>
 
 #include "core/error.h"
 #include "core/ordered_prefetch.h"
@@ -130,9 +129,9 @@ Batch DataLoader::next() {
   return batch;
 }
 
-std::int64_t DataLoader::skipped() const {
+std::set<std::int64_t> DataLoader::broken() const {
   const std::lock_guard lock(state_->mutex);
-  return static_cast<std::int64_t>(state_->broken.size());
+  return state_->broken;
 }
 
 }  // namespace uvit

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "data/dataset.h"
@@ -39,7 +40,8 @@ class DataLoader {
 
   /// The next batch; blocks until it is there. Rethrows what a worker threw.
   Batch next();
-  std::int64_t skipped() const;  ///< different broken images left out of the batches handed out so far
+  std::int64_t skipped() const { return static_cast<std::int64_t>(broken().size()); }
+  std::set<std::int64_t> broken() const;  ///< indexes of the broken images left out of the batches handed out so far
 
  private:
   struct State;

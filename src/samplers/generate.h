@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "config/config.h"
+#include "distributed/process_group.h"
 #include "model/uvit.h"
 #include "samplers/sampler.h"
 
@@ -44,6 +45,8 @@ struct GenerateRequest {
 
   GuideModel guide;  ///< autoguidance in place of classifier-free guidance, where it has a model
   CallSink on_call;
+
+  ProcessGroup* processes = nullptr;  ///< that draw together, each of which calls generate with the same request; rank 0's sink gets all images
 
   bool cuda_graph = true;  ///< on a GPU: record the network's pass once and replay it
 };

@@ -4,9 +4,11 @@
 
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
 #include <bit>
+#include <sstream>
 #include <thread>
 
 #include "attention/device.h"
@@ -60,6 +62,15 @@ bool begin_run(const std::filesystem::path& run, bool resume, ProcessGroup& proc
     goes_on = resume && !first_start ? "yes" : "no";
   }
   return processes.broadcast(goes_on) == "yes";
+}
+
+std::size_t count_distinct(ProcessGroup& processes, const std::set<std::int64_t>& numbers) {
+  std::set<std::int64_t> all;
+  for (const std::string& list : processes.all_gather(fmt::format("{}", fmt::join(numbers, " ")))) {
+    std::istringstream words(list);
+    for (std::int64_t number; words >> number;) all.insert(number);
+  }
+  return all.size();
 }
 
 }  // namespace uvit

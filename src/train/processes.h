@@ -2,6 +2,7 @@
 #include <c10/core/Device.h>
 
 #include <filesystem>
+#include <set>
 
 #include "config/config.h"
 #include "distributed/process_group.h"
@@ -20,5 +21,8 @@ std::int64_t set_threads_of_process(const TrainConfig& train, const Launch& laun
 /// Makes the run folder, or checks the one there is (prepare_run_folder, in rank 0). @return whether to go on from its checkpoint: where `resume` says so,
 /// but for an elastic launcher's first start, which has the command line of those that follow it and finds no checkpoint yet
 bool begin_run(const std::filesystem::path& run, bool resume, ProcessGroup& processes);
+
+/// How many different numbers the processes hold together.
+std::size_t count_distinct(ProcessGroup& processes, const std::set<std::int64_t>& numbers);
 
 }  // namespace uvit

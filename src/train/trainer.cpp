@@ -113,8 +113,10 @@ Trainer::Trainer(const TrainRequest& request)
                                       micro_batches_of(config_.train, processes_.size()))) {
   check_data(config_, *dataset_);
   const bool goes_on = begin_run(run_, request.resume, processes_);
-  if (processes_.is_first() && config_.train.eval_every > 0) held_out_.emplace(config_);
-  if (processes_.is_first() && config_.eval.every_steps > 0) training_score_.emplace(config_);
+  processes_.first_alone([this] {
+    if (config_.train.eval_every > 0) held_out_.emplace(config_);
+    if (config_.eval.every_steps > 0) training_score_.emplace(config_);
+  });
   if (goes_on) resume();
   if (!processes_.is_first()) return;
   metrics_.emplace(run_, state_.step);
@@ -165,7 +167,7 @@ TrainResult Trainer::run() {
 
   result.interrupted = state_.step < train.steps;
   if (result.interrupted && state_.step > result.step && checkpoint_.filename() != fmt::format("step-{}", state_.step)) save(std::nullopt);
-  if (batches.skipped() > 0) spdlog::warn("{} broken images were left out", batches.skipped());
+  if (const std::size_t broken = count_distinct(processes_, batches.broken()); broken > 0) spdlog::warn("{} broken images were left out", broken);
   result.step = state_.step;
   result.images_per_second = whole_run.images_per_second();
   result.checkpoint = checkpoint_;

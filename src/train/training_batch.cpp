@@ -126,6 +126,6 @@ TrainingBatch TrainingBatches::next() {
   return batch;
 }
 
-std::int64_t TrainingBatches::skipped() const { return state_->loader.skipped(); }
+std::set<std::int64_t> TrainingBatches::broken() const { return state_->loader.broken(); }
 
 }  // namespace uvit

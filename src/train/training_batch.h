@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "config/config.h"
@@ -32,7 +33,7 @@ class TrainingBatches {
 
   /// The next batch; blocks until it is there. Rethrows what reading the data threw.
   TrainingBatch next();
-  std::int64_t skipped() const;  ///< broken images left out so far
+  std::set<std::int64_t> broken() const;  ///< indexes of the broken images left out so far
 
  private:
   struct State;

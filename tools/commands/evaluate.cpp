@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "commands/commands.h"
+#include "commands/processes.h"
 #include "commands/scoring_options.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
@@ -76,7 +77,9 @@ std::vector<Score> held_out_losses(LoadedModel& loaded, const DataConfig& data, 
 }
 
 void run(const Arguments& arguments) {
+  const Launch launch = launch_or_spawn(arguments.sampling.processes);
   LoadedModel loaded = load_for_sampling(arguments.sampling);
+  const std::unique_ptr<ProcessGroup> processes = join_processes(launch, loaded.config.train);
   const ScoringOptions& scoring = arguments.scoring;
   const auto network = scoring.load(loaded.config.eval.metric);
   const std::int64_t count = arguments.count.value_or(loaded.config.eval.num_images);
@@ -88,10 +91,16 @@ void run(const Arguments& arguments) {
   if (!scoring.data_path.empty()) data.path = scoring.data_path;
   const std::string& configured = loaded.config.eval.reference.empty() ? data.dataset : loaded.config.eval.reference;
   const std::string spec = arguments.reference.empty() ? configured : arguments.reference;
-  const Reference reference = load_reference(spec, *network, scoring.reference(), 0, data);
+  Reference reference;
+  processes->first_alone([&] { reference = load_reference(spec, *network, scoring.reference(), 0, data); });
 
   GenerateRequest request = make_request(loaded, count, {});
   add_prompts(arguments.sampling, loaded, request);
+  request.processes = processes.get();
+  if (!processes->is_first()) {
+    draw(loaded, request, {});
+    return;
+  }
   const std::vector<std::int64_t> asked = asked_classes(arguments, request);
   if (!arguments.images.empty()) make_directories(arguments.images);
   const std::size_t keep = scoring.memorisation.empty() ? static_cast<std::size_t>(arguments.agreement) : request.seeds.size();
@@ -124,6 +133,7 @@ void add_evaluate_command(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   arguments->scoring.bars.resamples = 50;
   arguments->sampling.add_to(*command);
+  arguments->sampling.add_processes_to(*command);
   arguments->scoring.add_network_to(*command);
   arguments->scoring.add_metrics_to(*command);
   command->add_option("-n", arguments->count, "Images that are drawn and scored (default: eval.num_images of the run)");

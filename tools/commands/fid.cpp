@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "commands/commands.h"
+#include "commands/processes.h"
 #include "commands/scoring_options.h"
 #include "core/error.h"
 
@@ -13,7 +14,7 @@ struct Arguments {
   ScoringOptions scoring;
   std::string a, b, save, config;
   std::optional<std::int64_t> count;
-  std::int64_t limit = 0;
+  std::int64_t limit = 0, processes = 1;
 };
 
 /// One side of the comparison with the recipe of how its images came to be.
@@ -23,35 +24,47 @@ struct Side {
   std::vector<Image> images;  ///< that reference.images reads, for a checkpoint
 };
 
-Side draw_side(const Arguments& arguments, const std::string& spec, FeatureNetwork& network, const Wanted& wanted) {
+/// Drawn by all processes; empty in all but the first.
+Side draw_side(const Arguments& arguments, const std::string& spec, FeatureNetwork& network, const Wanted& wanted, ProcessGroup& processes) {
   SamplingOptions sampling;
   sampling.checkpoint = spec;
   sampling.config = arguments.config;
   LoadedModel loaded = load_for_sampling(sampling);
   const std::int64_t count = arguments.count.value_or(loaded.config.eval.num_images);
   if (count < 2) throw UsageError("-n: a score needs at least 2 images");
-  const GenerateRequest request = make_request(loaded, count, {});
+  GenerateRequest request = make_request(loaded, count, {});
+  request.processes = &processes;
+  if (!processes.is_first()) {
+    draw(loaded, request, {});
+    return {};
+  }
   const bool keep = !arguments.scoring.memorisation.empty();
   DrawnSet drawn = draw_features(loaded, request, network, wanted, keep ? request.seeds.size() : 0);
   Side side{{std::move(drawn.set), spec, loaded.weights_hash, {}}, drawn_recipe(loaded, request, drawn.report), std::move(drawn.images)};
   return side;
 }
 
-Side load_side(const Arguments& arguments, const std::string& spec, FeatureNetwork& network, const Wanted& wanted) {
-  if (is_checkpoint(spec)) return draw_side(arguments, spec, network, wanted);
+Side load_side(const Arguments& arguments, const std::string& spec, FeatureNetwork& network, const Wanted& wanted, ProcessGroup& processes) {
+  if (is_checkpoint(spec)) return draw_side(arguments, spec, network, wanted, processes);
   DataConfig data;
   data.dataset.clear();  // --data-path is meant for whichever dataset is named
   data.path = arguments.scoring.data_path;
-  return {load_reference(spec, network, wanted, arguments.limit, data), {}, {}};
+  Side side;
+  processes.first_alone([&] { side.reference = load_reference(spec, network, wanted, arguments.limit, data); });
+  return side;
 }
 
 void run(const Arguments& arguments) {
   if (arguments.limit < 0) throw UsageError("--limit: must not be negative");
+  const Launch launch = launch_or_spawn(arguments.processes);
+  const std::unique_ptr<ProcessGroup> processes = join_processes(launch, TrainConfig{});
   const ScoringOptions& scoring = arguments.scoring;
   const auto network = scoring.load(EvalConfig{}.metric);
   Wanted wanted = scoring.generated();
   if (!arguments.save.empty()) wanted.moments.insert(OutputKind::features);
-  Side a = load_side(arguments, arguments.a, *network, wanted), b = load_side(arguments, arguments.b, *network, scoring.reference());
+  Side a = load_side(arguments, arguments.a, *network, wanted, *processes);
+  Side b = load_side(arguments, arguments.b, *network, scoring.reference(), *processes);
+  if (!processes->is_first()) return;
   for (Side* side : {&a, &b}) {
     if (!side->images.empty()) side->reference.images = memory_source(side->images);
   }
@@ -78,6 +91,8 @@ void add_fid_command(CLI::App& app) {
   arguments->scoring.add_metrics_to(*command);
   command->add_option("--limit", arguments->limit, "Images used of each side at most; 0: all")->capture_default_str();
   command->add_option("-n", arguments->count, "Images drawn from a checkpoint (default: eval.num_images of the run)");
+  command->add_option("--processes", arguments->processes, "Processes on this machine that share the drawing of images; the images are the same")
+      ->check(CLI::Range(1, 1024));
   command->add_option("--config", arguments->config, "Configuration of a checkpoint that is a bare weight file");
   command->add_option("--save", arguments->save, "Write the statistics of A to this .npz");
   command->callback([arguments] { run(*arguments); });

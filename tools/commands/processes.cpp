@@ -18,7 +18,7 @@ Launch launch_or_spawn(std::int64_t processes, const std::function<void(int proc
   if (launch.launcher == "--processes" || processes == 1) return launch;
   if (!launch.launcher.empty())
     throw UsageError(fmt::format("--processes {}: {} has started {} processes already; leave it out", processes, launch.launcher, launch.world));
-  check(static_cast<int>(processes));
+  if (check) check(static_cast<int>(processes));
   throw CLI::RuntimeError(run_processes(static_cast<int>(processes)));
 }
 

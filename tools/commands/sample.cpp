@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "commands/commands.h"
+#include "commands/processes.h"
 #include "commands/sampling_options.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
@@ -61,6 +62,7 @@ void run(const Arguments& arguments) {
   std::array<std::int64_t, 2> grid{};
   if (!arguments.grid.empty()) grid = parse_grid(arguments.grid);
   if (arguments.count < 0) throw UsageError("-n: must be at least 1");
+  const Launch launch = launch_or_spawn(arguments.sampling.processes);
   LoadedModel loaded = load_for_sampling(arguments.sampling);
   auto [rows, columns] = arguments.grid.empty() ? loaded.config.sample.grid : grid;
   const auto prompts = static_cast<std::int64_t>(read_prompts(arguments.sampling).size());
@@ -68,6 +70,12 @@ void run(const Arguments& arguments) {
   const std::int64_t count = arguments.count > 0 ? arguments.count : rows * columns;
   GenerateRequest request = make_request(loaded, count, parse_classes(arguments.classes, loaded));
   add_prompts(arguments.sampling, loaded, request);
+  const std::unique_ptr<ProcessGroup> processes = join_processes(launch, loaded.config.train);
+  request.processes = processes.get();
+  if (!processes->is_first()) {
+    draw(loaded, request, {});
+    return;
+  }
   if (!arguments.images.empty()) make_directories(arguments.images);
 
   std::vector<Image> shown;
@@ -96,6 +104,7 @@ void add_sample_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("sample", "Draw images from a checkpoint: a PNG grid, and single images on request");
   auto arguments = std::make_shared<Arguments>();
   arguments->sampling.add_to(*command);
+  arguments->sampling.add_processes_to(*command);
   command->add_option("-n", arguments->count, "Number of images (default: rows x columns of the grid)");
   command->add_option("--grid", arguments->grid, "ROWSxCOLUMNS of the grid (default: sample.grid of the run)");
   command->add_option("--class", arguments->classes, "Class names or numbers, separated by commas; image i gets the i-th in turn (default: every class in turn)")

@@ -15,6 +15,7 @@
 #include "core/name_table.h"
 #include "core/progress.h"
 #include "data/dataset.h"
+#include "train/processes.h"
 #include "train/text_context.h"
 
 namespace uvit {
@@ -40,6 +41,11 @@ void SamplingOptions::add_to(CLI::App& command) {
   command.add_flag("--raw-weights", raw_weights, "The weights of the last step instead of their moving average");
 }
 
+void SamplingOptions::add_processes_to(CLI::App& command) {
+  command.add_option("--processes", processes, "Processes on this machine that share the drawing of images; the images are the same")
+      ->check(CLI::Range(1, 1024));
+}
+
 namespace {
 
 /// The guide with the weights of its moving average, on the model's device. A run folder knows its configuration; a bare weight file takes the model's.
@@ -47,7 +53,7 @@ std::shared_ptr<LoadedModel> load_guide(const std::string& path, const LoadedMod
   std::optional<Config> config;
   if (!std::filesystem::is_directory(path)) config = loaded.config;
   auto guide = std::make_shared<LoadedModel>(load_model(path, true, config));
-  guide->model->to(torch::Device(loaded.config.train.device));
+  guide->model->to(loaded.model->parameters().front().device());
   return guide;
 }
 
@@ -77,8 +83,10 @@ LoadedModel load_for_sampling(const SamplingOptions& options) {
   if (!options.vocabulary.empty()) loaded.config.data.vocabulary = options.vocabulary;
   validate(loaded.config);
   const std::int64_t threads = options.threads.value_or(loaded.config.train.threads);
+  const Launch launch = read_launch(process_environment());
   if (threads > 0) at::set_num_threads(static_cast<int>(threads));
-  loaded.model->to(select_device(loaded.config.train.device));
+  if (threads == 0 && !launch.alone()) set_threads_of_process(TrainConfig{}, launch);
+  loaded.model->to(device_of_process(loaded.config.train, launch));
   if (!options.guide.empty()) loaded.guide = load_guide(options.guide, loaded);
   return loaded;
 }
@@ -165,11 +173,14 @@ at::Tensor read_as_sample(const std::string& path, const LoadedModel& loaded) {
 }
 
 GenerateReport draw(LoadedModel& loaded, const GenerateRequest& request, const std::function<void(std::size_t, const Image&)>& sink) {
-  Progress progress("sample", static_cast<std::int64_t>(request.seeds.size()), "images");
+  std::optional<Progress> progress;
+  if (!request.processes || request.processes->is_first()) progress.emplace("sample", static_cast<std::int64_t>(request.seeds.size()), "images");
   return generate(
       *loaded.model, loaded.config, request,
       [&](std::size_t index, const at::Tensor& sample) { sink(index, to_image(sample)); },
-      [&](std::int64_t done) { progress.update(done); });
+      [&](std::int64_t done) {
+        if (progress) progress->update(done);
+      });
 }
 
 std::map<std::string, std::string> sampling_recipe(const LoadedModel& loaded, const GenerateReport& report) {

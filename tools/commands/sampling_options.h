@@ -25,8 +25,10 @@ struct SamplingOptions {
   std::string prompt_file;             ///< more of them, one a line
   std::string guide;                   ///< a worse checkpoint for autoguidance
   std::vector<std::string> overrides;  ///< "sample.key=value"
+  std::int64_t processes = 1;          ///< that share the micro-batches of images out among them
 
   void add_to(CLI::App& command);
+  void add_processes_to(CLI::App& command);
 };
 
 /// Loads the checkpoint, and the guide where there is one, and puts the options over its [sample].
