@@ -201,7 +201,8 @@ at::Tensor UViT::forward(const at::Tensor& x, const at::Tensor& t, const at::Ten
   const auto run = [&](Block& block, const at::Tensor& skip) {
     const bool again = recompute_every_ > 0 && blocks_done % recompute_every_ == 0;
     const auto body = [&block](const std::vector<at::Tensor>& in) { return block.forward(in[0], in[1], in[2]); };
-    h = again ? recompute(body, {h, skip, given}) : block.forward(h, skip, given);
+    // A view, so that backward sums what the block sends to its input before it adds what the skip sends: in the order of a block that is run again.
+    h = again ? recompute(body, {h, skip, given}) : block.forward(h.view_as(h), skip, given);
     if (aligned && m.projector && blocks_done == options_.align_block) *aligned = m.projector->forward(h.narrow(1, first_patch, patches));
     ++blocks_done;
   };
