@@ -27,6 +27,7 @@ from PIL import Image
 from torchvision import transforms
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("UVIT_BUILD", ROOT / "build"))
 GARMENTS = Path("/usr/share/datasets/fashion-mnist")
 SIDE, BATCH, WORKERS = 64, 64, 2
 
@@ -57,54 +58,49 @@ def cpu_seconds():
     return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
-def run_torchvision(folder, batches):
+def run_torchvision(folder):
     steps = [transforms.Resize(SIDE), transforms.CenterCrop(SIDE), transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
     data = torchvision.datasets.ImageFolder(folder, transforms.Compose(steps))
     torch.manual_seed(0)
-    cpu, done, seconds, start = cpu_seconds(), 0, 0.0, 0.0
-    while done < batches:
-        loader = torch.utils.data.DataLoader(data, BATCH, shuffle=True, num_workers=WORKERS, drop_last=True)
-        for images, _ in loader:
-            if start == 0:  # workers have started
-                start = time.perf_counter()
-                continue
-            assert images.shape == (BATCH, 3, SIDE, SIDE)
-            done += 1
-            if done == batches:
-                seconds = time.perf_counter() - start
-                break
-        del loader  # waits for the workers, whose time counts then
-    return {"images_per_second": done * BATCH / seconds, "cpu_ms_per_image": 1000 * (cpu_seconds() - cpu) / (done * BATCH)}
+    loader = torch.utils.data.DataLoader(data, BATCH, shuffle=True, num_workers=WORKERS, drop_last=True)
+    cpu, start = cpu_seconds(), 0.0
+    for images, _ in loader:
+        start = start or time.perf_counter()  # when the workers have started
+        assert images.shape == (BATCH, 3, SIDE, SIDE)
+    seconds = time.perf_counter() - start
+    batches = len(loader)
+    del loader  # waits for the workers, whose time counts then
+    return {"images_per_second": (batches - 1) * BATCH / seconds, "cpu_ms_per_image": 1000 * (cpu_seconds() - cpu) / (batches * BATCH)}
 
 
 def run_ours(dataset, path, batches):
-    command = [ROOT / "build/tools/bench/bench_data", dataset, path, "--batches", batches, "--batch-size", BATCH, "--image-size", SIDE, "--workers", WORKERS]
+    command = [BUILD / "tools/bench/bench_data", dataset, path, "--batches", batches, "--batch-size", BATCH, "--image-size", SIDE, "--workers", WORKERS]
+    assert batches > 8, "too few images: the loader's first batches are not counted"
     return json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--batches", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if not GARMENTS.exists():
         sys.exit("bench: install Debian's package dataset-fashion-mnist")
-    options.batches = min(options.batches, options.images // BATCH - 2)
+    batches = options.images // BATCH  # an epoch
     with tempfile.TemporaryDirectory() as name:
         folder, packed, small = Path(name) / "jpegs", Path(name) / "packed", Path(name) / "small"
         folder.mkdir()
         size = make_folder(folder, options.images)
-        pack = [str(ROOT / "build/uvit"), "pack", str(folder), "-o"]
+        pack = [str(BUILD / "uvit"), "pack", str(folder), "-o"]
         subprocess.run([*pack, str(packed)], check=True, stdout=subprocess.DEVNULL)
         subprocess.run([*pack, str(small), "--image-size", str(SIDE)], check=True, stdout=subprocess.DEVNULL)
         print(f"{datetime.date.today()}, torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}; {options.images} JPEGs of "
-              f"{size / 1024:.1f} KiB; {options.rounds} rounds of {options.batches} batches of {BATCH}, {WORKERS} workers, load {os.getloadavg()[0]:.1f}")
+              f"{size / 1024:.1f} KiB; {options.rounds} rounds of {batches} batches of {BATCH}, {WORKERS} workers, load {os.getloadavg()[0]:.1f}")
         sides = {
-            "torchvision, folder": lambda: run_torchvision(folder, options.batches),
-            "uvit, folder": lambda: run_ours("folder", folder, options.batches),
-            "uvit, shards": lambda: run_ours("shards", packed, options.batches),
-            f"uvit, shards of {SIDE} x {SIDE}": lambda: run_ours("shards", small, options.batches),
+            "torchvision, folder": lambda: run_torchvision(folder),
+            "uvit, folder": lambda: run_ours("folder", folder, batches),
+            "uvit, shards": lambda: run_ours("shards", packed, batches),
+            f"uvit, shards of {SIDE} x {SIDE}": lambda: run_ours("shards", small, batches),
         }
         results = {name: [] for name in sides}
         for _ in range(options.rounds):
