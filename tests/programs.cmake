@@ -12,7 +12,8 @@ if(UVIT_TSAN_BUILD)
   # The queue of work done ahead, the loader, the kernels under a parallel_for of std::threads: OpenMP's runtime would look like one large race.
   foreach(layer core data kernels)
     add_test(NAME threads_${layer} COMMAND "${UVIT_TSAN_BUILD}/tests/test_${layer}" "[threads]" WORKING_DIRECTORY "${PROJECT_BINARY_DIR}")
-    set_tests_properties(threads_${layer} PROPERTIES TIMEOUT 600 ENVIRONMENT "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+    set_tests_properties(threads_${layer} PROPERTIES TIMEOUT 600
+      ENVIRONMENT "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=${CMAKE_CURRENT_SOURCE_DIR}/thread_sanitizer_suppressions.txt")
   endforeach()
 endif()
 
@@ -28,8 +29,12 @@ if(UVIT_FUZZ_BUILD)
 endif()
 
 function(uvit_script_test name timeout)
-  add_test(NAME ${name} COMMAND bash "${CMAKE_CURRENT_SOURCE_DIR}/programs/${name}.sh" "$<TARGET_FILE:uvit>" "${PROJECT_SOURCE_DIR}")
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} SKIP_REGULAR_EXPRESSION "SKIPPED: ")
+  set(test ${name})
+  if(TEST ${name}) # a layer has that name
+    set(test ${name}_program)
+  endif()
+  add_test(NAME ${test} COMMAND bash "${CMAKE_CURRENT_SOURCE_DIR}/programs/${name}.sh" "$<TARGET_FILE:uvit>" "${PROJECT_SOURCE_DIR}")
+  set_tests_properties(${test} PROPERTIES TIMEOUT ${timeout} SKIP_REGULAR_EXPRESSION "SKIPPED: ")
 endfunction()
 uvit_script_test(command_line 600)
 uvit_script_test(bad_input 600)
