@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <torch/script.h>
 
 #include <algorithm>
 #include <toml++/toml.h>
@@ -14,6 +13,7 @@
 #include "core/name_table.h"
 #include "io/host_tensor.h"
 #include "metrics/resize.h"
+#include "metrics/script_module.h"
 
 namespace uvit {
 namespace {
@@ -65,25 +65,12 @@ ScriptSettings read_settings(const std::string& path, const std::string& resize)
   }
 }
 
-// LibTorch's messages run over many lines, the last of which says what is wrong.
-std::string last_line(const std::exception& e) {
-  const std::string text = e.what();
-  const std::size_t end = text.find_last_not_of("\n "), start = text.rfind('\n', end);
-  return text.substr(start + 1, end - start);
-}
-
 class ScriptNetwork : public FeatureNetwork {
  public:
   ScriptNetwork(const std::string& file, const NetworkOptions& options)
       : file_(file), hash_(sha256_of_file(file)), device_(options.device),
-        settings_(read_settings(std::filesystem::path(file).replace_extension(".toml").string(), options.resize)) {
-    try {
-      module_ = torch::jit::load(file, device_);
-    } catch (const c10::Error& e) {
-      const std::string text = e.what_without_backtrace();
-      throw Error(fmt::format("cannot load {} as a TorchScript module: {}", file, text.substr(0, text.find('\n'))));
-    }
-    module_.eval();
+        settings_(read_settings(std::filesystem::path(file).replace_extension(".toml").string(), options.resize)),
+        module_(load_script_module(file, options.device)) {
     const std::int64_t side = settings_.size > 0 ? settings_.size : 64;
     dims_ = features_of(prepare(at::zeros({1, channels(), side, side}, at::kByte))).size(1);
   }
@@ -110,14 +97,7 @@ class ScriptNetwork : public FeatureNetwork {
 
  private:
   at::Tensor features_of(const at::Tensor& prepared) {
-    const torch::NoGradGuard no_grad;
-    c10::IValue value;
-    try {
-      value = module_.forward({prepared.to(device_)});
-    } catch (const std::exception& e) {
-      throw Error(fmt::format("{} fails on images {}: {}", file_, format_shape(prepared.sizes().vec()), last_line(e)));
-    }
-    at::Tensor features = pick(value).to(at::kCPU, at::kFloat);
+    at::Tensor features = pick(run_script_module(module_, prepared.to(device_), file_)).to(at::kCPU, at::kFloat);
     if (features.dim() > 2) features = features.flatten(2).mean(2);
     if (features.dim() != 2 || features.size(0) != prepared.size(0) || features.size(1) < 1)
       throw Error(fmt::format("{} gives {} for {} images, not [N, D]", file_, format_shape(features.sizes().vec()), prepared.size(0)));

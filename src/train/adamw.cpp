@@ -72,7 +72,7 @@ namespace {
 
 /// `decay = "matrices"` decays the weights of linears and convolutions; biases, norms and attention scalars have one dimension.
 bool is_decayed(const std::string& rule, const std::string& name, const at::Tensor& parameter) {
-  return rule == "all" || (parameter.dim() > 1 && name != "pos_embed" && !name.starts_with("label_emb"));
+  return rule == "all" || (parameter.dim() > 1 && name != "pos_embed" && name != "register_tokens" && !name.starts_with("label_emb"));
 }
 
 /// Factors of one step, rounded to the parameter's type as torch's operations round them.

@@ -4,6 +4,7 @@
 
 #include "checkpoint/tensor_convert.h"
 #include "config/config.h"
+#include "train/optimizer.h"
 
 namespace uvit {
 
@@ -23,10 +24,10 @@ struct AdamWStep {
 };
 
 /// AdamW (Loshchilov & Hutter, arXiv:1711.05101), as torch's: p *= 1 - lr wd; p -= lr / (1 - b1^k) * m / (sqrt(v) / sqrt(1 - b2^k) + eps).
-class AdamW {
+class AdamW : public Optimizer {
  public:
   AdamW(const OptimizerConfig& config, NamedTensors parameters);
-  void step(double lr);
+  void step(double lr) override;
   /// Counts a step that someone else takes, on the state below, and gives its factors.
   AdamWStep begin_step(double lr);
   const NamedTensors& parameters() const { return parameters_; }
@@ -34,8 +35,8 @@ class AdamW {
   const std::vector<at::Tensor>& exp_avg_sq() const { return exp_avg_sq_; }
   const std::vector<bool>& decayed() const { return decayed_; }
   std::int64_t steps_done() const { return step_; }
-  NamedTensors state() const;  ///< "exp_avg.<name>", "exp_avg_sq.<name>", "step"
-  void load(const NamedTensors& state);
+  NamedTensors state() const override;  ///< "exp_avg.<name>", "exp_avg_sq.<name>", "step"
+  void load(const NamedTensors& state) override;
 
  private:
   OptimizerConfig config_;

@@ -8,9 +8,10 @@
 
 namespace uvit {
 
-std::unique_ptr<DeviceUpdate> make_device_update([[maybe_unused]] AdamW& optimizer, [[maybe_unused]] std::vector<Ema>& emas) {
+std::unique_ptr<DeviceUpdate> make_device_update([[maybe_unused]] Optimizer& optimizer, [[maybe_unused]] std::vector<Ema>& emas) {
 #ifdef UVIT_HAS_CUDA
-  return make_cuda_update(optimizer, emas);
+  auto* adamw = dynamic_cast<AdamW*>(&optimizer);
+  return adamw ? make_cuda_update(*adamw, emas) : nullptr;
 #else
   return nullptr;
 #endif

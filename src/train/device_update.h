@@ -18,8 +18,8 @@ class DeviceUpdate {
   virtual void apply(double lr) = 0;
 };
 
-/// Null where the single passes of AdamW and Ema serve: on the CPU, for parameters that are not float32, and for more than four EMA profiles.
-/// Keeps references to both, whose state it advances.
-std::unique_ptr<DeviceUpdate> make_device_update(AdamW& optimizer, std::vector<Ema>& emas);
+/// Null where the single passes of optimizer and Ema serve: on the CPU, for another optimizer than AdamW, for parameters that are not float32, and for
+/// more than four EMA profiles. Keeps references to both, whose state it advances.
+std::unique_ptr<DeviceUpdate> make_device_update(Optimizer& optimizer, std::vector<Ema>& emas);
 
 }  // namespace uvit

@@ -27,10 +27,10 @@ WeightsInPlace::~WeightsInPlace() {
   for (std::size_t i = 0; i < parameters_.size(); ++i) parameters_[i].second.set_data(kept_[i]);
 }
 
-Network bind_network(UViT& model, const std::string& precision, const at::Tensor& labels, const at::Tensor& context) {
-  return [&model, precision, labels, context](const at::Tensor& x, const at::Tensor& network_time) {
+Network bind_network(UViT& model, const std::string& precision, const at::Tensor& labels, const at::Tensor& context, at::Tensor* aligned) {
+  return [&model, precision, labels, context, aligned](const at::Tensor& x, const at::Tensor& network_time) {
     const AutocastGuard autocast(precision, x.device().type());
-    return model.forward(x, network_time, labels, context);
+    return model.forward(x, network_time, labels, context, aligned);
   };
 }
 

@@ -52,6 +52,7 @@ class HeldOut {
 at::Tensor read_contexts(const Dataset& dataset, const std::vector<std::int64_t>& positions);
 
 /// The network of one micro-batch as the loss wants it: labels and context bound, run under autocast of `precision`.
-Network bind_network(UViT& model, const std::string& precision, const at::Tensor& labels, const at::Tensor& context = {});
+/// @param aligned  where it is not null: gets the projected patches of every call (UViT::forward)
+Network bind_network(UViT& model, const std::string& precision, const at::Tensor& labels, const at::Tensor& context = {}, at::Tensor* aligned = nullptr);
 
 }  // namespace uvit

@@ -42,9 +42,11 @@ void MetricsLog::write(const MetricsLine& line) {
                {"data_wait", line.data_wait},
                {"seconds", line.seconds}};
   if (line.eval_loss) json["eval_loss"] = *line.eval_loss;
+  if (line.align_loss) json["align_loss"] = *line.align_loss;
   append_line(path_, json.dump());
 
   events_.add_scalar("loss/train", line.step, line.loss);
+  if (line.align_loss) events_.add_scalar("loss/align", line.step, *line.align_loss);
   events_.add_scalar("lr", line.step, line.lr);
   if (line.grad_norm) events_.add_scalar("grad/norm", line.step, *line.grad_norm);
   events_.add_scalar("perf/images_per_second", line.step, line.images_per_second);

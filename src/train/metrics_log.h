@@ -18,6 +18,7 @@ struct MetricsLine {
   double data_wait = 0;           ///< share of their time spent waiting for data, 0 .. 1
   double seconds = 0;             ///< since the run began, breaks left out
   std::optional<double> eval_loss;
+  std::optional<double> align_loss = {};  ///< of the last step, before its weight (alignment.h); none without an encoder
 };
 
 /// RUN/metrics.jsonl (one object a line) and RUN/events.out.tfevents.*.

@@ -64,7 +64,7 @@ class Trainer {
 
  private:
   struct Step {
-    at::Tensor loss, grad_norm;  // 0-dim float64, on the device: reading one waits for a GPU
+    at::Tensor loss, alignment, grad_norm;  // 0-dim float64, on the device: reading one waits for a GPU
     double lr = 0;
   };
 
@@ -89,6 +89,7 @@ class Trainer {
   const std::int64_t threads_;
   const std::unique_ptr<Schedule> schedule_;
   const std::unique_ptr<Dataset> dataset_;
+  const std::unique_ptr<AlignmentEncoder> encoder_;  // null without train.align_encoder
   std::optional<HeldOut> held_out_;
   std::optional<TrainingScore> training_score_;
   TrainingState state_;
@@ -108,10 +109,12 @@ Trainer::Trainer(const TrainRequest& request)
       threads_(set_threads_of_process(config_.train, processes_.launch())),
       schedule_(make_schedule(config_.diffusion)),
       dataset_(open_dataset(config_.data, Split::train)),
+      encoder_(make_alignment_encoder(config_, dataset_->latent(), device_)),
       state_(config_, device_, processes_),
       gradient_sum_(make_gradient_sum(processes_, state_.parameters(), config_.train.reproducible_reduction,
                                       micro_batches_of(config_.train, processes_.size()))) {
   check_data(config_, *dataset_);
+  if (!config_.train.init_from.empty() && !has_checkpoints(run_)) state_.start_from(config_.train.init_from);
   const bool goes_on = begin_run(run_, request.resume, processes_);
   processes_.first_alone([this] {
     if (config_.train.eval_every > 0) held_out_.emplace(config_);
@@ -179,7 +182,9 @@ Trainer::Step Trainer::train_step(const TrainingBatch& batch) {
   state_.model().zero_grad();  // to undefined: the first backward pass hands its buffers over instead of adding to zeros
   Step step;
   step.lr = learning_rate(config_.optimizer, state_.step, config_.train.steps);
-  step.loss = add_gradients(state_.model(), batch, config_, *schedule_, state_.loss_scale(), *gradient_sum_);
+  const BatchLosses losses = add_gradients(state_.model(), batch, config_, *schedule_, state_.loss_scale(), *gradient_sum_, encoder_.get());
+  step.loss = losses.diffusion;
+  step.alignment = losses.alignment;
   if (looks_at_every_step_ && !std::isfinite(step.loss.item<double>())) stop_not_finite("the loss", state_.step + 1);
   const TrainingState::Update update = state_.apply_gradients(step.lr, looks_at_every_step_);
   if (update.bad) stop_not_finite("the gradient norm", state_.step + 1);
@@ -220,7 +225,8 @@ void Trainer::log(const Step& step, double images_per_second, double data_wait, 
                    .images_per_second = images_per_second,
                    .data_wait = data_wait,
                    .seconds = metrics_->seconds_before() + seconds,
-                   .eval_loss = eval_loss});
+                   .eval_loss = eval_loss,
+                   .align_loss = step.alignment.defined() ? std::optional(step.alignment.item<double>()) : std::nullopt});
 }
 
 /// Rank 0's work, as is a score.

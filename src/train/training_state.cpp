@@ -10,6 +10,7 @@
 #include <set>
 #include <tuple>
 
+#include "checkpoint/stored_weights.h"
 #include "core/error.h"
 #include "distributed/replicas.h"
 #include "train/ema_snapshots.h"
@@ -72,11 +73,13 @@ TrainingState::TrainingState(const Config& config, at::Device device, ProcessGro
       model_(make_uvit_options(config)),
       parameters_(initial_parameters(model_, config, device)),
       shares_(make_shares(config, parameters_, processes)),
-      optimizer_(config.optimizer, share_of(parameters_, shares_, processes.rank())),
+      optimizer_(make_optimizer(config.optimizer, share_of(parameters_, shares_, processes.rank()))),
       emas_(make_emas(config.train, parameters_)),
       loss_scale_(config.train.precision == "fp16"),
-      device_update_(is_sharded() ? nullptr : make_device_update(optimizer_, emas_)),
-      loss_sum_(at::zeros({}, at::TensorOptions(device).dtype(at::kDouble))) {}
+      device_update_(is_sharded() ? nullptr : make_device_update(*optimizer_, emas_)),
+      loss_sum_(at::zeros({}, at::TensorOptions(device).dtype(at::kDouble))) {
+  model_.set_recompute_every(config.train.recompute_every);
+}
 
 /// Every process's share of the parameters, to the others.
 void TrainingState::share_updates() {
@@ -96,14 +99,14 @@ TrainingState::Update TrainingState::apply_gradients(double lr, bool look) {
     loss_scale_.unscale(parameters_);
     update.grad_norm = at::scalar_tensor(clip_gradients(parameters_, max_norm), at::kDouble);
   }
-  const bool overflow = look && !std::isfinite(update.grad_norm.item<double>());
+  const bool overflow = (look || !device_update_) && !std::isfinite(update.grad_norm.item<double>());
   update.bad = overflow && !loss_scale_.can_shrink();
   if (update.bad) return update;
   for (Ema& ema : emas_) ema.at_step(step + 1);
   if (!overflow && device_update_) {
     device_update_->apply(lr);
   } else if (!overflow) {
-    optimizer_.step(lr);
+    optimizer_->step(lr);
     share_updates();
     for (Ema& ema : emas_) ema.update(parameters_);
   }
@@ -136,7 +139,7 @@ fs::path TrainingState::save(const fs::path& run, const std::optional<double>& e
                               .threads = threads,
                               .loss_sum = loss_sum_.item<double>(),
                               .loss_count = loss_count_};
-  NamedTensors moments = optimizer_.state();
+  NamedTensors moments = optimizer_->state();
   if (is_sharded()) moments = merge_states(gather_named(processes_, moments));
   CheckpointTensors tensors{.model = parameters_, .ema = {}, .optimizer = std::move(moments)};
   for (const Ema& ema : emas_) tensors.ema[ema.profile()] = ema.parameters();
@@ -170,13 +173,19 @@ void TrainingState::distribute(CheckpointState& state, CheckpointTensors& tensor
   }
 }
 
+void TrainingState::start_from(const fs::path& checkpoint) {
+  const torch::NoGradGuard no_grad;
+  load_initial_weights(model_, checkpoint);
+  for (Ema& ema : emas_) ema.load(parameters_);
+}
+
 CheckpointState TrainingState::load(const fs::path& step_folder) {
   CheckpointState state;
   CheckpointTensors tensors;
   processes_.first_alone([&, this] { std::tie(state, tensors) = load_checkpoint(step_folder); });
   distribute(state, tensors);
   load_parameters(model_, to_tensor_file(tensors.model), (step_folder / "model.safetensors").string());
-  optimizer_.load(tensors.optimizer);
+  optimizer_->load(tensors.optimizer);
   loss_scale_.load(tensors.optimizer);
   for (Ema& ema : emas_) {
     const auto saved = tensors.ema.find(ema.profile());

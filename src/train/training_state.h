@@ -9,10 +9,10 @@
 #include "config/config.h"
 #include "distributed/process_group.h"
 #include "model/uvit.h"
-#include "train/adamw.h"
 #include "train/device_update.h"
 #include "train/ema.h"
 #include "train/loss_scale.h"
+#include "train/optimizer.h"
 
 namespace uvit {
 
@@ -43,6 +43,8 @@ class TrainingState {
   /// kept beside.
   std::filesystem::path save(const std::filesystem::path& run, const std::optional<double>& eval_loss, const std::vector<std::string>& class_names,
                              std::int64_t threads) const;
+  /// Weights, and averages that begin at them, from a checkpoint of the same network, of images of any size (load_initial_weights).
+  void start_from(const std::filesystem::path& checkpoint);
   /// Continues from a step folder of a run with the same configuration (check_resumable). Called by every process; rank 0 reads. @return its state, in rank 0
   CheckpointState load(const std::filesystem::path& step_folder);
 
@@ -68,7 +70,7 @@ class TrainingState {
   UViT model_;
   NamedTensors parameters_;
   const std::vector<std::size_t> shares_;  // process r updates parameters [shares_[r], shares_[r + 1]); {0, all} where each updates all
-  AdamW optimizer_;                        // of this process's share
+  std::unique_ptr<Optimizer> optimizer_;   // of this process's share
   std::vector<Ema> emas_;
   LossScale loss_scale_;
   std::unique_ptr<DeviceUpdate> device_update_;

@@ -15,6 +15,7 @@
 #include "metrics/resize.h"
 #include "samplers/sampler.h"
 #include "samplers/time_grid.h"
+#include "train/optimizer.h"
 
 namespace uvit {
 namespace {
@@ -39,6 +40,7 @@ std::vector<Table> all_tables() {
           table("times", "diffusion.time_sampling", time_sampling_table()),
           table("solvers", "sample.solver", solver_table()),
           table("grids", "sample.time_grid", time_grid_table()),
+          table("optimizers", "optimizer.name", optimizer_table()),
           table("datasets", "data.dataset", dataset_table()),
           table("networks", "eval.metric", feature_network_table()),
           table("resizes", "--resize", resize_table()),
@@ -53,9 +55,9 @@ void print(const Table& table) {
 }  // namespace
 
 void add_list_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("list", "What can be selected by name: attention kinds, schedules, solvers, datasets, feature networks, resizes, metrics");
+  CLI::App* command = app.add_subcommand("list", "What can be selected by name: attention kinds, schedules, solvers, optimizers, datasets, feature networks, resizes, metrics");
   auto name = std::make_shared<std::string>();
-  command->add_option("TABLE", *name, "One table: attention, schedules, predictions, weightings, times, solvers, grids, datasets, networks, resizes or metrics; all without it");
+  command->add_option("TABLE", *name, "One table: attention, schedules, predictions, weightings, times, solvers, grids, optimizers, datasets, networks, resizes or metrics; all without it");
   command->callback([name] {
     const std::vector<Table> tables = all_tables();
     if (!name->empty()) return print(find_row<Table>(tables, "table", *name));
