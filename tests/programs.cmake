@@ -41,6 +41,8 @@ uvit_script_test(bad_input 600)
 uvit_script_test(readme_commands 1200)
 uvit_script_test(latents 600)
 uvit_script_test(garments 1200)
+uvit_script_test(killed 1200)
+uvit_script_test(faults 900)
 uvit_script_test(distributed 600)
 uvit_script_test(shards 600)
 

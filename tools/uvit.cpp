@@ -94,6 +94,7 @@ int main(int argc, char** argv) {
   uvit::add_fid_stats_command(app);
   uvit::add_compare_command(app);
   uvit::add_report_command(app);
+  uvit::add_runs_command(app);
   uvit::add_info_command(app);
   uvit::add_ema_command(app);
   uvit::add_convert_command(app);

@@ -3,10 +3,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/step_files.h"
@@ -26,28 +23,6 @@ constexpr int kFormat = 1;
 
 std::string checksum(const HostTensor& tensor) { return fmt::format("{:08x}", crc32(tensor.data)); }
 
-/// The number N of a folder called step-N; -1 for any other name.
-std::int64_t step_number(const std::string& name) {
-  constexpr std::string_view kPrefix = "step-";
-  if (!name.starts_with(kPrefix)) return -1;
-  std::int64_t step = -1;
-  const char* end = name.data() + name.size();
-  const auto result = std::from_chars(name.data() + kPrefix.size(), end, step);
-  return result.ec == std::errc() && result.ptr == end ? step : -1;
-}
-
-/// Step folders of RUN/checkpoints, oldest first.
-std::vector<std::pair<std::int64_t, fs::path>> step_folders(const fs::path& checkpoints) {
-  std::vector<std::pair<std::int64_t, fs::path>> folders;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(checkpoints, ignored)) {
-    const std::int64_t step = step_number(entry.path().filename().string());
-    if (step >= 0 && entry.is_directory(ignored)) folders.emplace_back(step, entry.path());
-  }
-  std::sort(folders.begin(), folders.end());
-  return folders;
-}
-
 Json write_tensors(const fs::path& path, const NamedTensors& tensors) {
   TensorFile file = to_tensor_file(tensors);
   file.metadata["format"] = "pt";
@@ -57,6 +32,22 @@ Json write_tensors(const fs::path& path, const NamedTensors& tensors) {
   return sums;
 }
 
+Json number_or_null(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
+
+std::optional<double> number_at(const Json& json, const char* key) {
+  const Json& value = json.at(key);
+  return value.is_null() ? std::nullopt : std::optional(value.get<double>());
+}
+
+Json unfinished_to_json(const UnfinishedStep& step) {
+  return {{"lr", step.lr},
+          {"loss", number_or_null(step.loss)},
+          {"grad_norm", number_or_null(step.grad_norm)},
+          {"update_ratio", number_or_null(step.update_ratio)},
+          {"max_attention_score", number_or_null(step.max_attention_score)},
+          {"align_loss", number_or_null(step.align_loss)}};
+}
+
 Json state_to_json(const CheckpointState& state) {
   Json json;
   json["format"] = kFormat;
@@ -64,6 +55,11 @@ Json state_to_json(const CheckpointState& state) {
   json["images_seen"] = state.images_seen;
   json["eval_loss"] = state.eval_loss < 0 ? Json(nullptr) : Json(state.eval_loss);
   json["loss_since_log"] = {{"sum", state.loss_sum}, {"count", state.loss_count}};
+  json["skipped_steps"] = state.skipped_steps;
+  json["bad_steps_in_a_row"] = state.bad_steps_in_a_row;
+  json["rollbacks"] = state.rollbacks;
+  json["rolled_back_to"] = state.rolled_back_to;
+  if (state.unfinished) json["unfinished_step"] = unfinished_to_json(*state.unfinished);
   json["attention_plan"] = state.plan.kinds;
   json["class_names"] = state.class_names;
   json["threads"] = state.threads;
@@ -79,6 +75,19 @@ CheckpointState state_from_json(const Json& json, const fs::path& path) {
   if (!json.at("eval_loss").is_null()) state.eval_loss = json.at("eval_loss").get<double>();
   state.loss_sum = json.at("loss_since_log").at("sum").get<double>();
   state.loss_count = json.at("loss_since_log").at("count").get<std::int64_t>();
+  state.skipped_steps = json.value("skipped_steps", state.skipped_steps);
+  state.bad_steps_in_a_row = json.value("bad_steps_in_a_row", state.bad_steps_in_a_row);
+  state.rollbacks = json.value("rollbacks", state.rollbacks);
+  state.rolled_back_to = json.value("rolled_back_to", state.rolled_back_to);
+  if (json.contains("unfinished_step")) {
+    const Json& step = json["unfinished_step"];
+    state.unfinished = UnfinishedStep{.lr = step.at("lr").get<double>(),
+                                      .loss = number_at(step, "loss"),
+                                      .grad_norm = number_at(step, "grad_norm"),
+                                      .update_ratio = number_at(step, "update_ratio"),
+                                      .max_attention_score = number_at(step, "max_attention_score"),
+                                      .align_loss = number_at(step, "align_loss")};
+  }
   state.plan.kinds = json.at("attention_plan").get<std::vector<std::string>>();
   state.class_names = json.at("class_names").get<std::vector<std::string>>();
   state.threads = json.at("threads").get<std::int64_t>();
@@ -142,76 +151,6 @@ fs::path save_checkpoint(const fs::path& run, const CheckpointState& state, cons
   }
   link_checkpoint(run, "latest", target);
   return target;
-}
-
-void link_checkpoint(const fs::path& run, const std::string& name, const fs::path& step_folder) {
-  const fs::path link = run / "checkpoints" / name;
-  const fs::path temporary = run / "checkpoints" / (name + ".tmp");
-  try {
-    fs::remove(temporary);
-    fs::create_directory_symlink(step_folder.filename(), temporary);
-    fs::rename(temporary, link);
-  } catch (const fs::filesystem_error& error) {
-    throw Error(fmt::format("cannot make the link {}: {}", link.string(), error.code().message()));
-  }
-  sync_path(run / "checkpoints");
-}
-
-namespace {
-
-void remove_folder(const fs::path& folder) {
-  std::error_code failed;
-  fs::remove_all(folder, failed);
-  if (failed) throw Error(fmt::format("cannot remove the old checkpoint {}: {}", folder.string(), failed.message()));
-}
-
-/// What a crash left of a save: step-N.tmp, step-N.old.
-void remove_remains(const fs::path& checkpoints) {
-  std::vector<fs::path> remains;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(checkpoints, ignored)) {
-    const fs::path ending = entry.path().extension();
-    if ((ending == ".tmp" || ending == ".old") && step_number(entry.path().stem().string()) >= 0) remains.push_back(entry.path());
-  }
-  for (const fs::path& folder : remains) remove_folder(folder);
-}
-
-}  // namespace
-
-void prune_checkpoints(const fs::path& run, std::int64_t keep) {
-  const fs::path checkpoints = run / "checkpoints";
-  remove_remains(checkpoints);
-  if (keep <= 0) return;
-  std::set<std::string> spared;
-  for (const char* name : {"latest", "best", "best_score"}) {
-    std::error_code no_link;
-    spared.insert(fs::read_symlink(checkpoints / name, no_link).filename().string());
-  }
-  auto folders = step_folders(checkpoints);
-  for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < folders.size(); ++i) {
-    const fs::path& folder = folders[i].second;
-    if (!spared.contains(folder.filename().string())) remove_folder(folder);
-  }
-}
-
-bool has_checkpoints(const fs::path& run) { return !step_folders(run / "checkpoints").empty(); }
-
-fs::path find_step_folder(const fs::path& path) {
-  if (!fs::exists(path)) throw Error(fmt::format("no such checkpoint: {}", path.string()));
-  if (fs::is_regular_file(path / "state.json")) return fs::canonical(path);  // through latest or best to the step folder
-  const fs::path checkpoints = path / "checkpoints";
-  if (fs::is_regular_file(checkpoints / "latest" / "state.json")) return fs::canonical(checkpoints / "latest");
-  // The link is written after the folder: without it the newest folder is the one to take.
-  const auto folders = step_folders(checkpoints);
-  if (folders.empty())
-    throw Error(fmt::format("{} holds no checkpoint: name a run folder, a step folder (one with state.json) or a weight file", path.string()));
-  return folders.back().second;
-}
-
-fs::path run_of(const fs::path& path) {
-  for (fs::path folder = path; folder.has_parent_path() && folder != folder.parent_path(); folder = folder.parent_path())
-    if (folder.parent_path().filename() == "checkpoints") return folder.parent_path().parent_path();
-  return {};
 }
 
 CheckpointState load_state(const fs::path& step_folder) {

@@ -12,6 +12,12 @@
 
 namespace uvit {
 
+/// What is known of a step whose log line, evaluation or pictures a signal left to be done when training goes on.
+struct UnfinishedStep {
+  double lr = 0;                   ///< the rate it used
+  std::optional<double> loss, grad_norm, update_ratio, max_attention_score, align_loss;  ///< for its line of metrics.jsonl, where it has one
+};
+
 /// What state.json says beside the tensors. Format 1.
 struct CheckpointState {
   std::int64_t step = 0;           ///< optimizer steps done
@@ -23,6 +29,11 @@ struct CheckpointState {
   std::int64_t threads = 0;        ///< intra-op threads of the run: bits repeat only at an equal count
   double loss_sum = 0;             ///< training losses summed since the last line of metrics.jsonl, and how many,
   std::int64_t loss_count = 0;     ///< so that the next line of a resumed run is that of the uninterrupted one
+  std::int64_t skipped_steps = 0;  ///< steps left out so far, for a loss or gradients that were not finite
+  std::int64_t bad_steps_in_a_row = 0;  ///< of them, those at the end; 0 in a good checkpoint
+  std::int64_t rollbacks = 0;      ///< times that training went back to a checkpoint
+  bool rolled_back_to = false;     ///< training went back to this one: written anew, with the place in the data moved on
+  std::optional<UnfinishedStep> unfinished;
 };
 
 /// Everything of one training moment. ema: profile ("0.9999") -> parameters.
@@ -42,6 +53,12 @@ void prune_checkpoints(const std::filesystem::path& run, std::int64_t keep);
 
 /// The name of an EMA profile: its rate, "0.9999". Its file is ema_<profile>.safetensors.
 std::string ema_profile(double rate);
+
+/// The step folders to go on from, the best choice first: the one that `latest` names (where the link is broken, the newest), then those before it.
+/// Puts away what a crash left of a save.
+std::vector<std::filesystem::path> resumable_checkpoints(const std::filesystem::path& run);
+/// Removes the step folders after `step`. A link that led to one of them leads nowhere then.
+void remove_checkpoints_beyond(const std::filesystem::path& run, std::int64_t step);
 
 /// True when RUN/checkpoints holds a step folder.
 bool has_checkpoints(const std::filesystem::path& run);

@@ -13,6 +13,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/hash.h"
+#include "core/process_info.h"
 #include "io/file_descriptor.h"
 #include "io/protobuf.h"
 
@@ -30,11 +31,6 @@ constexpr std::string_view kPrefix = "events.out.tfevents.";
 constexpr std::uint64_t kRecordHeader = 12, kRecordFooter = 4;  // size and its checksum; checksum of the event
 
 double system_time() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 && name[0] ? name.data() : "localhost";
-}
 
 /// metadata.plugin_data of a summary value
 Message plugin(std::string_view name, std::string_view content = {}) {

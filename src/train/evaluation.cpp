@@ -11,6 +11,7 @@
 #include "diffusion/autocast.h"
 #include "diffusion/time_law.h"
 #include "train/evaluation.h"
+#include "train/interrupt.h"
 
 namespace uvit {
 
@@ -107,6 +108,7 @@ double HeldOut::mean_loss(UViT& model, const Schedule& schedule, const Parameter
   const WeightingRow& weighting = find_weighting(config_.diffusion.weighting);
   double sum = 0;
   for (std::int64_t first = 0; first < n; first += micro) {
+    throw_if_interrupted();
     const std::int64_t size = std::min(micro, n - first);
     const at::Tensor images = images_.narrow(0, first, size);
     const at::Tensor x0 = images.scalar_type() == torch::kUInt8 ? images.to(torch::kFloat32).div_(127.5).sub_(1) : images;

@@ -30,7 +30,7 @@ class HeldOut {
   /// Reads config.train.eval_images images, spread evenly over the split, into memory.
   /// Throws Error for an image that cannot be read, unless data.on_error = "skip".
   explicit HeldOut(const Config& config);
-  /// Mean loss over the images, in micro-batches; no label is dropped.
+  /// Mean loss over the images, in micro-batches; no label is dropped. Throws Interrupted (interrupt.h) between two of them after a signal.
   double loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation) const;
   /// The same by noise level: element i is the mean loss at times of the training law's draws u in [i, i + 1) / parts, with the noise of loss().
   std::vector<double> losses_by_level(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation, std::int64_t parts) const;

@@ -7,6 +7,7 @@
 #include "data/image_io.h"
 #include "samplers/generate.h"
 #include "train/evaluation.h"
+#include "train/interrupt.h"
 #include "train/preview.h"
 
 namespace uvit {
@@ -35,7 +36,7 @@ fs::path write_preview(UViT& model, const Config& config, const fs::path& run, s
     const at::Tensor values = sample.to(torch::kCPU, torch::kFloat32).contiguous();
     const std::span<const float> pixels(values.const_data_ptr<float>(), static_cast<std::size_t>(values.numel()));
     images[index] = {values.size(0), values.size(1), values.size(2), quantise(pixels)};
-  });
+  }, [](std::int64_t) { throw_if_interrupted(); });
   const Image grid = make_grid(images, columns);
   const std::vector<std::byte> png = encode_png(grid);
   const fs::path path = run / "samples" / fmt::format("step-{}.png", step);

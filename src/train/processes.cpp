@@ -53,13 +53,12 @@ std::int64_t set_threads_of_process(const TrainConfig& train, const Launch& laun
   return threads;
 }
 
-bool begin_run(const std::filesystem::path& run, bool resume, ProcessGroup& processes) {
+bool begin_run(const std::filesystem::path& run, bool resume, ProcessGroup& processes, std::optional<FileLock>& lock) {
   std::string goes_on;
   if (processes.is_first()) {
-    const bool first_start = resume && processes.launch().elastic() && !has_checkpoints(run);
-    if (first_start) spdlog::info("{} has no checkpoint yet: training begins at step 0", run.string());
-    prepare_run_folder(run, resume && !first_start);
-    goes_on = resume && !first_start ? "yes" : "no";
+    PreparedRun prepared = prepare_run_folder(run, resume, processes.launch().elastic());
+    lock.emplace(std::move(prepared.lock));
+    goes_on = prepared.has_checkpoints ? "yes" : "no";
   }
   return processes.broadcast(goes_on) == "yes";
 }

@@ -3,6 +3,8 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -14,18 +16,39 @@
 #include "core/atomic_file.h"
 #include "core/cpu_info.h"
 #include "core/error.h"
+#include "core/process_info.h"
 #include "core/version.h"
 #include "train/run_folder.h"
 
 namespace uvit {
 namespace fs = std::filesystem;
 
-void prepare_run_folder(const fs::path& run, bool resume) {
-  if (!resume && has_checkpoints(run))
+namespace {
+
+std::string first_line(const fs::path& path) {
+  const std::string text = read_file(path);
+  return text.substr(0, text.find('\n'));
+}
+
+}  // namespace
+
+PreparedRun prepare_run_folder(const fs::path& run, bool resume, bool may_begin) {
+  const bool was_begun = fs::exists(run / "lock") || fs::exists(run / "config.toml");
+  if (resume && !may_begin && !was_begun && !has_checkpoints(run))
+    throw Error(fmt::format("{} has no checkpoint to resume from: start it without --resume", run.string()));
+  make_directories(run);
+  std::optional<FileLock> lock = FileLock::try_lock(run / "lock");
+  if (!lock)
+    throw Error(fmt::format("{} is being trained already, by {}: name another folder with --out, or wait for that one", run.string(),
+                            first_line(run / "lock")));
+  lock->write(fmt::format("process {} on {}\n", ::getpid(), host_name()));
+  const bool goes_on = has_checkpoints(run);
+  if (!resume && goes_on)
     throw Error(fmt::format("{} already holds a run: continue it with --resume, or name another folder with --out", run.string()));
-  if (resume && !has_checkpoints(run)) throw Error(fmt::format("{} has no checkpoint to resume from: start it without --resume", run.string()));
+  if (resume && !goes_on) spdlog::info("{} has no checkpoint yet: training begins at step 0", run.string());
   make_directories(run / "checkpoints");
   make_directories(run / "samples");
+  return {std::move(*lock), goes_on};
 }
 
 void write_run_config(const fs::path& run, const Config& config, std::int64_t threads) {
@@ -57,11 +80,12 @@ std::map<std::string, std::string> key_values(const Config& config) {
 }
 
 bool may_change(const std::string& key) {
-  constexpr std::array<std::string_view, 19> kFree = {
+  constexpr std::array<std::string_view, 25> kFree = {
       "train.steps",       "train.device",       "train.threads",          "train.log_every",        "train.eval_every",
       "train.eval_images", "train.sample_every", "train.checkpoint_every", "train.keep_checkpoints", "data.path",
       "data.autoencoder",  "data.text_encoder",  "data.vocabulary",        "data.workers",           "data.prefetch",
-      "model.attention_backend", "train.shard_optimizer", "train.hash_every",     "train.process_timeout_s"};
+      "model.attention_backend", "train.init_from", "train.recompute_every", "train.max_bad_steps", "train.max_rollbacks",
+      "train.histogram_every", "train.hash_every", "train.process_timeout_s", "train.shard_optimizer", "data.on_error"};
   return key.starts_with("sample.") || key.starts_with("eval.") || std::find(kFree.begin(), kFree.end(), key) != kFree.end();
 }
 
@@ -69,12 +93,15 @@ bool may_change(const std::string& key) {
 
 void check_resumable(const Config& saved, const Config& now) {
   const auto saved_values = key_values(saved), values = key_values(now);
+  std::vector<std::string> changed, refused;
   for (const auto& [key, value] : values) {
-    const auto was = saved_values.find(key);
-    if (may_change(key) || (was != saved_values.end() && was->second == value)) continue;
-    throw Error(fmt::format("cannot resume with another {}: the run has {}, and the configuration {}; start a new run for it", key,
-                            was == saved_values.end() ? "none" : was->second, value));
+    const auto found = saved_values.find(key);
+    const std::string was = found == saved_values.end() ? "none" : found->second;
+    if (was == value) continue;
+    (may_change(key) ? changed : refused).push_back(fmt::format("{} (the run has {}, the configuration {})", key, was, value));
   }
+  if (!refused.empty()) throw Error(fmt::format("cannot resume with another {}; start a new run for it", fmt::join(refused, ", ")));
+  if (!changed.empty()) spdlog::info("changed since the checkpoint: {}", fmt::join(changed, ", "));
 }
 
 }  // namespace uvit

@@ -24,8 +24,10 @@ struct TrainResult {
 };
 
 /// Trains to config.train.steps. Writes RUN/config.toml, metrics.jsonl, the event file, grids, checkpoints and, with eval.every_steps, scores.jsonl
-/// (checkpoints/best_score points at the checkpoint of the lowest score). A loss that is not finite throws Error
-/// naming the step, with the last good checkpoint kept. Bit-equal to an uninterrupted run when resumed (CPU, equal thread count).
+/// (checkpoints/best_score points at the checkpoint of the lowest score). A step whose loss or
+/// gradients are not finite is left out; after train.max_bad_steps of them in a row training goes back to the last good checkpoint, on with other images,
+/// and after train.max_rollbacks returns throws Error that names the first tensor that was not finite. Bit-equal to an uninterrupted run when resumed,
+/// wherever it was killed or stopped by a signal (CPU, equal thread count).
 /// Several processes train as one: each takes an equal share of every global batch, gradients are summed over them, all take the same steps, and rank 0
 /// alone writes and speaks. With --resume, an elastic launcher's first start, which finds no checkpoint, begins anew.
 TrainResult train(const TrainRequest& request);

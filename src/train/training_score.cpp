@@ -4,7 +4,9 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 
 #include "checkpoint/autoencoder_file.h"
@@ -13,11 +15,14 @@
 #include "data/image_io.h"
 #include "metrics/metric.h"
 #include "samplers/generate.h"
+#include "samplers/sample_recipe.h"
+#include "train/interrupt.h"
 
 namespace uvit {
 namespace {
 
 const std::vector<std::string> kMetrics = {"fid"};
+constexpr const char* kInTraining = "in training";
 
 }  // namespace
 
@@ -42,36 +47,58 @@ Score TrainingScore::operator()(UViT& model, std::int64_t step, const std::strin
     const at::Tensor values = sample.to(torch::kCPU, torch::kFloat32).contiguous();
     const std::span<const float> pixels(values.const_data_ptr<float>(), static_cast<std::size_t>(values.numel()));
     collector.add({values.size(0), values.size(1), values.size(2), quantise(pixels)});
-  });
+  }, [](std::int64_t) { throw_if_interrupted(); });
   const FeatureSet drawn = collector.finish(request.labels);
   Recipe recipe = network_->recipe();
   recipe.merge(comparison_recipe(drawn, reference_));
-  recipe.insert({{"taken", "in training"},
+  recipe.merge(sample_recipe(config_, report.nfe));
+  recipe.insert({{"taken", kInTraining},
                  {"step", std::to_string(step)},
                  {"weights", weights},
-                 {"solver", config_.sample.solver},
-                 {"num_steps", std::to_string(config_.sample.num_steps)},
-                 {"nfe", std::to_string(report.nfe)},
-                 {"guidance_scale", fmt::format("{} (w = {:g})", config_.sample.guidance_scale, config_.sample.guidance_scale - 1)},
-                 {"precision", config_.sample.precision},
-                 {"device", config_.train.device},
-                 {"batch_size", std::to_string(config_.sample.batch_size)},
                  {"labels", request.labels.empty() ? "none" : "every class in turn"},
                  {"seeds", fmt::format("{} to {}", request.seeds.front(), request.seeds.back())}});
   return compute_metrics(kMetrics, *network_, "", drawn, reference_.set, recipe).front();
 }
 
-double best_training_score(const std::filesystem::path& scores, std::int64_t step) {
-  double best = -1;
-  if (!std::filesystem::exists(scores)) return best;
+namespace {
+
+/// The step of a score that training took; none for any other line.
+std::optional<std::int64_t> step_taken(const nlohmann::json& score) {
+  if (!score.is_object() || !score.contains("recipe") || !score["recipe"].is_object()) return std::nullopt;
+  const nlohmann::json& recipe = score["recipe"];
+  if (recipe.value("taken", "") != kInTraining) return std::nullopt;
+  const std::string text = recipe.value("step", "");
+  std::int64_t step = 0;
+  const auto result = std::from_chars(text.data(), text.data() + text.size(), step);
+  return result.ec == std::errc() ? std::optional(step) : std::nullopt;
+}
+
+}  // namespace
+
+std::vector<TakenScore> TrainingScore::taken_before(const std::filesystem::path& scores) const {
+  std::vector<TakenScore> taken;
+  if (!std::filesystem::exists(scores)) return taken;
+  const std::string metric = fmt::format("{}@{}", metric_title("FID", network_->name(), ""), config_.eval.n);
   std::istringstream stream(read_file(scores));
   for (std::string line; std::getline(stream, line);) {
     const auto score = nlohmann::json::parse(line, nullptr, false);
-    if (!score.is_object() || !score.contains("recipe") || score["recipe"].value("taken", "") != "in training") continue;
-    const double value = score.value("value", -1.0);
-    if (std::stoll(score["recipe"].value("step", "0")) <= step && value >= 0 && (best < 0 || value < best)) best = value;
+    const auto step = step_taken(score);
+    if (!step || score.value("metric", "") != metric || score["recipe"].value("reference_hash", "") != reference_.hash) continue;
+    taken.push_back({*step, score.value("value", 0.0)});
   }
-  return best;
+  return taken;
+}
+
+void drop_training_scores_beyond(const std::filesystem::path& scores, std::int64_t step) {
+  if (!std::filesystem::exists(scores)) return;
+  const std::string text = read_file(scores);
+  std::istringstream stream(text);
+  std::string kept;
+  for (std::string line; std::getline(stream, line);) {
+    const auto score = nlohmann::json::parse(line, nullptr, false);
+    if (score.is_object() && step_taken(score).value_or(0) <= step) kept += line + "\n";
+  }
+  if (kept != text) write_file(scores, kept);
 }
 
 }  // namespace uvit

@@ -10,13 +10,21 @@
 
 namespace uvit {
 
+struct TakenScore {
+  std::int64_t step = 0;
+  double value = 0;
+};
+
 /// The Frechet distance of eval.metric, of eval.n images that the network draws as [sample] says: seeds from sample.seed on, classes in turn.
 class TrainingScore {
  public:
   /// Loads the feature network and the reference. Throws Error as load_reference does, and for a text model.
   explicit TrainingScore(const Config& config);
   /// @param model with the weights that are called `weights`; equal weights give an equal score
+  /// Throws Interrupted (interrupt.h) between two steps of the solver after a signal.
   Score operator()(UViT& model, std::int64_t step, const std::string& weights);
+  /// The scores that training left in `scores` (a scores.jsonl) with this metric, number of images and reference: others cannot be compared with them.
+  std::vector<TakenScore> taken_before(const std::filesystem::path& scores) const;
 
  private:
   Config config_;
@@ -24,7 +32,7 @@ class TrainingScore {
   Reference reference_;
 };
 
-/// The lowest score that training left in `scores` (a scores.jsonl) up to `step`; negative where there is none.
-double best_training_score(const std::filesystem::path& scores, std::int64_t step);
+/// Rewrites a scores.jsonl without the scores that training took after `step`, which it will take again, and without lines that are no JSON.
+void drop_training_scores_beyond(const std::filesystem::path& scores, std::int64_t step);
 
 }  // namespace uvit

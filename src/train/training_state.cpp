@@ -65,6 +65,23 @@ NamedTensors merge_states(const NamedTensors& states) {
   return merged;
 }
 
+std::vector<at::Tensor> copies(const NamedTensors& parameters) {
+  std::vector<at::Tensor> values;
+  for (const auto& [name, parameter] : parameters) values.push_back(parameter.detach().clone());
+  return values;
+}
+
+/// |after - before| / |before| over all parameters
+double change_ratio(const std::vector<at::Tensor>& before, const NamedTensors& after) {
+  const torch::NoGradGuard no_grad;
+  at::Tensor change = at::zeros({}, before.front().options().dtype(at::kDouble)), size = at::zeros_like(change);
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    change += (after[i].second - before[i]).square().sum(at::kDouble);
+    size += before[i].square().sum(at::kDouble);
+  }
+  return (change / size).sqrt().item<double>();
+}
+
 }  // namespace
 
 TrainingState::TrainingState(const Config& config, at::Device device, ProcessGroup& processes)
@@ -77,7 +94,10 @@ TrainingState::TrainingState(const Config& config, at::Device device, ProcessGro
       emas_(make_emas(config.train, parameters_)),
       loss_scale_(config.train.precision == "fp16"),
       device_update_(is_sharded() ? nullptr : make_device_update(*optimizer_, emas_)),
-      loss_sum_(at::zeros({}, at::TensorOptions(device).dtype(at::kDouble))) {
+      loss_sum_(at::zeros({}, at::TensorOptions(device).dtype(at::kDouble))),
+      loss_count_(at::zeros_like(loss_sum_)),
+      skipped_(at::zeros_like(loss_sum_)),
+      bad_in_a_row_(at::zeros_like(loss_sum_)) {
   model_.set_recompute_every(config.train.recompute_every);
 }
 
@@ -90,18 +110,22 @@ void TrainingState::share_updates() {
   }
 }
 
-TrainingState::Update TrainingState::apply_gradients(double lr, bool look) {
+TrainingState::Update TrainingState::apply_gradients(double lr, const at::Tensor& loss, bool look, bool measure_ratio) {
   const double max_norm = config_.optimizer.clip_grad_norm;
   Update update;
   if (device_update_) {
+    // DeviceUpdate leaves out a step for its gradients' sake alone: a loss that is not finite makes them so.
+    if (!look) parameters_.front().second.mutable_grad().add_(loss * 0);
     update.grad_norm = device_update_->measure(1 / loss_scale_.value(), max_norm);
   } else {
+    look = true;  // the norm is on the CPU already
     loss_scale_.unscale(parameters_);
     update.grad_norm = at::scalar_tensor(clip_gradients(parameters_, max_norm), at::kDouble);
   }
-  const bool overflow = (look || !device_update_) && !std::isfinite(update.grad_norm.item<double>());
-  update.bad = overflow && !loss_scale_.can_shrink();
-  if (update.bad) return update;
+  const bool finite_loss = !look || std::isfinite(loss.item<double>());
+  const bool overflow = look && !(finite_loss && std::isfinite(update.grad_norm.item<double>()));
+  const bool bad = overflow && !(finite_loss && loss_scale_.can_shrink());
+  const std::vector<at::Tensor> before = measure_ratio ? copies(parameters_) : std::vector<at::Tensor>();
   for (Ema& ema : emas_) ema.at_step(step + 1);
   if (!overflow && device_update_) {
     device_update_->apply(lr);
@@ -110,35 +134,52 @@ TrainingState::Update TrainingState::apply_gradients(double lr, bool look) {
     share_updates();
     for (Ema& ema : emas_) ema.update(parameters_);
   }
-  loss_scale_.update(overflow);
+  if (!bad) loss_scale_.update(overflow);
+  count(loss, update.grad_norm, look, overflow, bad);
+  if (measure_ratio) update.ratio = change_ratio(before, parameters_);
   return update;
 }
 
-double TrainingState::mean_loss() const { return loss_count_ > 0 ? loss_sum_.item<double>() / static_cast<double>(loss_count_) : 0; }
+void TrainingState::count(const at::Tensor& loss, const at::Tensor& grad_norm, bool look, bool overflow, bool bad) {
+  const at::Tensor finite = loss.isfinite();
+  loss_sum_ += at::where(finite, loss, 0.0);
+  loss_count_ += finite;
+  if (!look) {
+    const at::Tensor skipped = grad_norm.isfinite().logical_not().to(at::kDouble);
+    skipped_ += skipped;
+    bad_in_a_row_.add_(1).mul_(skipped);
+    return;
+  }
+  skipped_ += overflow ? 1 : 0;
+  if (bad) bad_in_a_row_ += 1;
+  if (!overflow) bad_in_a_row_.zero_();
+}
 
-void TrainingState::add_loss(const at::Tensor& loss) {
-  loss_sum_ += loss;
-  ++loss_count_;
+std::optional<double> TrainingState::mean_loss() const {
+  const double count = loss_count_.item<double>();
+  return count > 0 ? std::optional(loss_sum_.item<double>() / count) : std::nullopt;
 }
 
 void TrainingState::reset_loss() {
   loss_sum_.zero_();
-  loss_count_ = 0;
+  loss_count_.zero_();
 }
+
+std::int64_t TrainingState::skipped_steps() const { return static_cast<std::int64_t>(skipped_.item<double>()); }
+std::int64_t TrainingState::bad_steps() const { return static_cast<std::int64_t>(bad_in_a_row_.item<double>()); }
 
 std::string TrainingState::sampled_name() const { return fmt::format("ema_{}", emas_.front().profile()); }
 
-fs::path TrainingState::save(const fs::path& run, const std::optional<double>& eval_loss, const std::vector<std::string>& class_names,
-                             std::int64_t threads) const {
-  const CheckpointState state{.step = step,
-                              .images_seen = images_seen,
-                              .config = config_,
-                              .plan = model_.options().plan,
-                              .eval_loss = eval_loss.value_or(-1),
-                              .class_names = class_names,
-                              .threads = threads,
-                              .loss_sum = loss_sum_.item<double>(),
-                              .loss_count = loss_count_};
+fs::path TrainingState::save(const fs::path& run, CheckpointState state) const {
+  state.step = step;
+  state.images_seen = images_seen;
+  state.config = config_;
+  state.plan = model_.options().plan;
+  state.loss_sum = loss_sum_.item<double>();
+  state.loss_count = static_cast<std::int64_t>(loss_count_.item<double>());
+  state.skipped_steps = skipped_steps();
+  state.bad_steps_in_a_row = bad_steps();
+  state.rollbacks = rollbacks;
   NamedTensors moments = optimizer_->state();
   if (is_sharded()) moments = merge_states(gather_named(processes_, moments));
   CheckpointTensors tensors{.model = parameters_, .ema = {}, .optimizer = std::move(moments)};
@@ -155,15 +196,12 @@ fs::path TrainingState::save(const fs::path& run, const std::optional<double>& e
 /// What rank 0 has read, in every process.
 void TrainingState::distribute(CheckpointState& state, CheckpointTensors& tensors) {
   if (processes_.alone()) return;
-  NamedTensors position{{"step", at::scalar_tensor(state.step, at::kLong)},
-                        {"images_seen", at::scalar_tensor(state.images_seen, at::kLong)},
-                        {"loss_sum", at::scalar_tensor(state.loss_sum, at::kDouble)},
-                        {"loss_count", at::scalar_tensor(state.loss_count, at::kLong)}};
+  std::int64_t* const counts[] = {&state.step, &state.images_seen, &state.loss_count, &state.skipped_steps, &state.bad_steps_in_a_row, &state.rollbacks};
+  NamedTensors position{{"loss_sum", at::scalar_tensor(state.loss_sum, at::kDouble)}};
+  for (const std::int64_t* count : counts) position.emplace_back("count", at::scalar_tensor(*count, at::kLong));
   position = broadcast_named(processes_, position);
-  state.step = position[0].second.item<std::int64_t>();
-  state.images_seen = position[1].second.item<std::int64_t>();
-  state.loss_sum = position[2].second.item<double>();
-  state.loss_count = position[3].second.item<std::int64_t>();
+  state.loss_sum = position[0].second.item<double>();
+  for (std::size_t i = 0; i < std::size(counts); ++i) *counts[i] = position[i + 1].second.item<std::int64_t>();
   tensors.model = broadcast_named(processes_, tensors.model);
   tensors.optimizer = broadcast_named(processes_, tensors.optimizer);
   for (const Ema& ema : emas_) {
@@ -179,24 +217,33 @@ void TrainingState::start_from(const fs::path& checkpoint) {
   for (Ema& ema : emas_) ema.load(parameters_);
 }
 
-CheckpointState TrainingState::load(const fs::path& step_folder) {
-  CheckpointState state;
-  CheckpointTensors tensors;
-  processes_.first_alone([&, this] { std::tie(state, tensors) = load_checkpoint(step_folder); });
+void TrainingState::restore(CheckpointState& state, CheckpointTensors& tensors, const fs::path& origin) {
   distribute(state, tensors);
-  load_parameters(model_, to_tensor_file(tensors.model), (step_folder / "model.safetensors").string());
+  load_parameters(model_, to_tensor_file(tensors.model), (origin / "model.safetensors").string());
   optimizer_->load(tensors.optimizer);
   loss_scale_.load(tensors.optimizer);
   for (Ema& ema : emas_) {
     const auto saved = tensors.ema.find(ema.profile());
-    if (saved == tensors.ema.end()) throw Error(fmt::format("{} has no EMA {}: the run was made without it", step_folder.string(), ema.profile()));
+    if (saved == tensors.ema.end()) throw Error(fmt::format("{} has no EMA {}: the run was made without it", origin.string(), ema.profile()));
     ema.load(saved->second);
   }
   step = state.step;
   images_seen = state.images_seen;
+  rollbacks = state.rollbacks;
   loss_sum_.fill_(state.loss_sum);
-  loss_count_ = state.loss_count;
-  return state;
+  loss_count_.fill_(static_cast<double>(state.loss_count));
+  skipped_.fill_(static_cast<double>(state.skipped_steps));
+  bad_in_a_row_.fill_(static_cast<double>(state.bad_steps_in_a_row));
+}
+
+void TrainingState::roll_back(CheckpointState& state, CheckpointTensors& tensors, const fs::path& origin) {
+  const std::int64_t images_gone = images_seen, rollbacks_before = rollbacks;
+  const at::Tensor skipped = skipped_.clone();
+  restore(state, tensors, origin);
+  images_seen = images_gone;
+  rollbacks = rollbacks_before + 1;
+  skipped_.copy_(skipped);
+  bad_in_a_row_.zero_();
 }
 
 }  // namespace uvit

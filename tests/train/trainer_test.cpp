@@ -154,6 +154,7 @@ TEST_CASE("scores in training are of their checkpoint, the best one is kept, and
   config.optimizer.lr = 0.02;
   config.sample.num_steps = 2;
   config.sample.batch_size = 5;
+  config.sample.eta = 0.5;
   config.eval.every_steps = 2;
   config.eval.n = 10;
   const auto scores = [&](const fs::path& of) {
@@ -174,8 +175,14 @@ TEST_CASE("scores in training are of their checkpoint, the best one is kept, and
   const auto best = std::min_element(whole.begin(), whole.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   CHECK(fs::read_symlink(run / "checkpoints/best_score") == "step-" + best->first);
   CHECK(fs::exists(run / "checkpoints/best_score/state.json"));
-  CHECK(best_training_score(run / "scores.jsonl", 6) == best->second);
-  CHECK(best_training_score(run / "scores.jsonl", 1) == -1);
+  const TrainingScore same(config);
+  REQUIRE(same.taken_before(run / "scores.jsonl").size() == 3);
+  CHECK(same.taken_before(run / "scores.jsonl")[1].value == whole[1].second);
+  Config other = config;
+  other.eval.n = 11;  // another metric, "@11"
+  CHECK(TrainingScore(other).taken_before(run / "scores.jsonl").empty());
+  const std::string recipe = nlohmann::json::parse(read_file(run / "scores.jsonl").substr(0, read_file(run / "scores.jsonl").find('\n')))["recipe"].dump();
+  CHECK_THAT(recipe, Catch::Contains("\"eta\":\"0.5\""));  // every [sample] key that is not at its default
 
   const fs::path halves = scratch / "halves";
   Config half = config;
@@ -228,19 +235,22 @@ TEST_CASE("a loss that is not finite stops with the step, and the last good chec
   const ScratchFolder data, scratch;
   const fs::path run = scratch / "run";
   Config config = tiny_config(data.path());
-  config.train.steps = 6;
+  config.train.steps = 30;
   config.train.checkpoint_every = 1;
   config.train.eval_every = 0;
+  config.train.max_bad_steps = 3;
   config.optimizer.warmup_steps = 2;  // step 1 has rate 0, step 2 half the rate
   config.optimizer.lr = 1e30;
   const std::string message = error_of([&] { train({config, run}); });
   INFO(message);
-  CHECK(message.find("not finite in step") != std::string::npos);
+  CHECK(message.find("training stopped in step") != std::string::npos);
+  CHECK(message.find("2 of 2 returns to a checkpoint done") != std::string::npos);
+  CHECK(message.find("first not finite: the output of aten::") != std::string::npos);
   const fs::path kept = find_step_folder(run);
   CHECK(message.find(kept.string()) != std::string::npos);
+  CHECK(kept.filename() == "step-2");  // of the second return, to step 1, for nothing good came of the first one to step 2
   for (const auto& [name, tensor] : load_checkpoint(kept).second.model) CHECK(at::isfinite(tensor).all().item<bool>());
-  CHECK(load_state(kept).step >= 1);
-  CHECK(load_state(kept).step < 6);
+  CHECK(load_state(kept).rollbacks == 2);
 }
 
 TEST_CASE("a disk that fills up stops with one line, and the last good checkpoint stays") {

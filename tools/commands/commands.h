@@ -15,6 +15,7 @@ void add_fid_command(CLI::App& app);
 void add_fid_stats_command(CLI::App& app);
 void add_compare_command(CLI::App& app);
 void add_report_command(CLI::App& app);
+void add_runs_command(CLI::App& app);
 void add_info_command(CLI::App& app);
 void add_ema_command(CLI::App& app);
 void add_convert_command(CLI::App& app);

@@ -9,12 +9,12 @@
 
 #include "attention/device.h"
 #include "checkpoint/autoencoder_file.h"
-#include "config/keys.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/name_table.h"
 #include "core/progress.h"
 #include "data/dataset.h"
+#include "samplers/sample_recipe.h"
 #include "train/processes.h"
 #include "train/text_context.h"
 
@@ -184,25 +184,9 @@ GenerateReport draw(LoadedModel& loaded, const GenerateRequest& request, const s
 }
 
 std::map<std::string, std::string> sampling_recipe(const LoadedModel& loaded, const GenerateReport& report) {
-  const SampleConfig& sample = loaded.config.sample;
-  std::map<std::string, std::string> recipe = {
-      {"weights", loaded.weights},
-      {"weights_hash", loaded.weights_hash},
-      {"step", std::to_string(loaded.step)},
-      {"solver", sample.solver},
-      {"num_steps", std::to_string(sample.num_steps)},
-      {"nfe", std::to_string(report.nfe)},
-      {"guidance_scale", fmt::format("{} (w = {:g})", sample.guidance_scale, sample.guidance_scale - 1)},
-      {"precision", sample.precision},
-      {"device", loaded.config.train.device},
-      {"batch_size", std::to_string(sample.batch_size)}};
+  std::map<std::string, std::string> recipe = sample_recipe(loaded.config, report.nfe);
+  recipe.insert({{"weights", loaded.weights}, {"weights_hash", loaded.weights_hash}, {"step", std::to_string(loaded.step)}});
   if (loaded.guide) recipe.insert({{"guide", loaded.guide->weights}, {"guide_hash", loaded.guide->weights_hash}});
-  const Config defaults;
-  for (const ConfigKey& key : config_keys()) {
-    const std::string name(key.name), value = format_field(key, loaded.config);
-    if (key.section != "sample" || name == "seed" || name == "grid" || name == "ema" || recipe.count(name) > 0) continue;
-    if (value != format_field(key, defaults)) recipe.insert({name, value});
-  }
   return recipe;
 }
 

@@ -58,8 +58,10 @@ void add_train_command(CLI::App& app) {
   command->add_option("--device", arguments->device, "cpu or cuda: train.device")->check(CLI::IsMember({"cpu", "cuda"}));
   command->add_option("--processes", arguments->processes, "Processes on this machine that train together, each with an equal share of every batch")
       ->check(CLI::Range(1, 1024));
-  command->add_flag("--resume", arguments->resume, "Go on from the newest checkpoint of the run folder (under torchrun, which starts one command line again and again: or begin)");
+  command->add_flag("--resume", arguments->resume, "Go on from the newest whole checkpoint of the run folder; a run that was started and has none yet begins (under torchrun: any run)");
   command->add_flag("--help-keys", arguments->keys, "Every key of a configuration file, with its default and meaning");
+  command->footer("SIGINT and SIGTERM save a checkpoint within seconds, in the middle of an evaluation or of samples too, and end with exit code 0 and\n"
+                  "a line that says how to go on; a second one ends at once. Errors end with 1, a wrong command line with 2.");
   command->callback([arguments] { run(*arguments); });
 }
 

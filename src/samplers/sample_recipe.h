@@ -1,0 +1,13 @@
+#pragma once
+#include <map>
+#include <string>
+
+#include "config/config.h"
+
+namespace uvit {
+
+/// What a recipe says of how images were drawn: solver, num_steps, nfe, guidance_scale, precision, device, batch_size, and every other [sample] key
+/// that is not at its default. Seeds, the grid and the choice of weights are said elsewhere.
+std::map<std::string, std::string> sample_recipe(const Config& config, std::int64_t nfe);
+
+}  // namespace uvit
