@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -95,6 +96,8 @@ ProcessGroup::ProcessGroup() = default;
 
 ProcessGroup::ProcessGroup(const Launch& launch, double timeout_s, [[maybe_unused]] bool cuda) : launch_(launch) {
   if (alone()) return;
+  // c10d prints its own errors with their call stacks; each reaches us as an exception, and the user as one line.
+  if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = 3;
   state_ = std::make_unique<State>();
   state_->timeout = milliseconds(static_cast<std::int64_t>(timeout_s * 1000));
   state_->store = connect_store(launch, state_->timeout);
