@@ -13,6 +13,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "data/area_resize.h"
 #include "data/image_check.h"
 #include "data/jpeg.h"
 
@@ -111,6 +112,20 @@ Cover cover_of(std::int64_t image_height, std::int64_t image_width, std::int64_t
   return {size, centre};
 }
 
+/// cv::resize with its area filter.
+cv::Mat scaled_to(const cv::Mat& mat, cv::Size size) {
+  if (mat.size() == size) return mat;
+  cv::Mat scaled;
+  const bool whole = mat.cols % size.width == 0 && mat.rows % size.height == 0;  // OpenCV has a faster and differently rounded way for whole factors
+  if (mat.type() != CV_8UC3 || whole) {
+    cv::resize(mat, scaled, size, 0, 0, cv::INTER_AREA);
+    return scaled;
+  }
+  scaled.create(size, CV_8UC3);
+  resize_area_rgb(mat.data, mat.rows, mat.cols, scaled.data, size.height, size.width);
+  return scaled;
+}
+
 }  // namespace
 
 Image convert_channels(const Image& image, std::int64_t channels) {
@@ -147,9 +162,7 @@ void decode_fitted(std::span<const std::byte> file, std::int64_t channels, std::
   try {
     if (decoded.mat.channels() == channels && decoded.mat.depth() == CV_8U) {  // the channels are scaled side by side, and only what is left is taken apart
       const Cover cover = cover_of(decoded.mat.rows, decoded.mat.cols, height, width);
-      cv::Mat scaled = decoded.mat;
-      if (decoded.mat.size() != cover.size) cv::resize(decoded.mat, scaled, cover.size, 0, 0, cv::INTER_AREA);
-      decoded.mat = scaled(cover.centre);
+      decoded.mat = scaled_to(decoded.mat, cover.size)(cover.centre);
       return split_planes(decoded, pixels.data());
     }
     Image image{decoded.mat.channels(), decoded.mat.rows, decoded.mat.cols, {}};

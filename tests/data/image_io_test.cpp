@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/hash.h"
+#include "data/area_resize.h"
 #include "data/jpeg.h"
 #include "data_files.h"
 #include "io/safetensors.h"
@@ -163,6 +164,22 @@ TEST_CASE("decoding to a size at once gives the pixels of decoding, scaling and 
   const Bytes file = encoded(".jpg", smooth(7, 20));
   Bytes pixels(192);
   check_error([&] { decode_fitted(std::as_bytes(std::span(file)), 3, 8, 8, "small.jpg", pixels); }, {"small.jpg", "7 x 20", "8 x 8"});
+}
+
+TEST_CASE("the area filter of colour pictures is OpenCV's, bit for bit") {
+  std::mt19937 random(4);
+  for (int i = 0; i < 300; ++i) {
+    const int out_height = 1 + static_cast<int>(random() % 40), out_width = 1 + static_cast<int>(random() % 40);
+    const int height = out_height + static_cast<int>(random() % 100), width = out_width + static_cast<int>(random() % 100);
+    if (height % out_height == 0 && width % out_width == 0) continue;
+    cv::Mat picture(height, width, CV_8UC3), expected;
+    for (std::size_t k = 0; k < picture.total() * 3; ++k) picture.data[k] = static_cast<uchar>(random());
+    cv::resize(picture, expected, {out_width, out_height}, 0, 0, cv::INTER_AREA);
+    Bytes out(expected.total() * 3);
+    resize_area_rgb(picture.data, height, width, out.data(), out_height, out_width);
+    INFO(height << " x " << width << " to " << out_height << " x " << out_width);
+    CHECK(out == Bytes(expected.data, expected.data + out.size()));
+  }
 }
 
 TEST_CASE("a cut image of any format is refused by name, wherever it is cut") {
