@@ -24,7 +24,7 @@ if(UVIT_FUZZ_BUILD)
     get_filename_component(name "${source}" NAME_WE)
     add_test(NAME fuzz_${name} COMMAND bash "${CMAKE_CURRENT_SOURCE_DIR}/fuzz/run.sh" "${UVIT_FUZZ_BUILD}/tests/fuzz/fuzz_${name}"
       "${CMAKE_CURRENT_SOURCE_DIR}/fuzz/seeds/${name}" 20)
-    set_tests_properties(fuzz_${name} PROPERTIES TIMEOUT 120 LABELS fuzz)
+    set_tests_properties(fuzz_${name} PROPERTIES TIMEOUT 600 LABELS fuzz)
   endforeach()
 endif()
 
