@@ -45,7 +45,8 @@ std::int64_t seconds_of(const std::string& name) {
   if (!name.starts_with(kPrefix)) return -1;
   std::int64_t seconds = -1;
   const auto result = std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), seconds);
-  return result.ec == std::errc() ? seconds : -1;
+  constexpr std::int64_t kLatest = std::int64_t{1} << 40;  // a name from elsewhere may hold any number, and the next one must be larger
+  return result.ec == std::errc() && seconds < kLatest ? seconds : -1;
 }
 
 /// The time of the last whole record of an event file; 0 where there is none.
