@@ -90,6 +90,7 @@ class Trainer {
   bool is_last() const { return state_.step >= config_.train.steps; }
   bool is_checkpoint_due() const;
   bool is_log_due() const;
+  bool writes_line(std::int64_t step) const;
   UnfinishedStep report(const Step& step);
   void finish_step(TrainResult& result);
   void in_first_process(const std::function<void()>& work);
@@ -240,13 +241,19 @@ Trainer::Step Trainer::train_step(const TrainingBatch& batch) {
   const BatchLosses losses = add_gradients(state_.model(), batch, config_, *schedule_, state_.loss_scale(), *gradient_sum_, encoder_.get());
   step.loss = losses.diffusion;
   step.alignment = losses.alignment;
-  const bool is_logged = state_.step + 1 == config_.train.steps || is_due(config_.train.log_every, state_.step + 1);
-  const TrainingState::Update update = state_.apply_gradients(step.lr, step.loss, looks_at_every_step_, is_logged);
+  const TrainingState::Update update = state_.apply_gradients(step.lr, step.loss, looks_at_every_step_, writes_line(state_.step + 1));
   step.grad_norm = update.grad_norm;
   step.update_ratio = update.ratio;
   ++state_.step;
   state_.images_seen += config_.train.batch_size;
   return step;
+}
+
+/// Whether the step gets a line of the log: of its cadence, the last one, and those that are evaluated.
+bool Trainer::writes_line(std::int64_t step) const {
+  const TrainConfig& train = config_.train;
+  const bool saved = is_due(train.checkpoint_every, step) || is_due(config_.eval.every_steps, step);
+  return step >= train.steps || is_due(train.log_every, step) || (train.eval_every > 0 && (saved || is_due(train.eval_every, step)));
 }
 
 bool Trainer::is_checkpoint_due() const {
@@ -259,12 +266,11 @@ bool Trainer::is_log_due() const { return is_last() || is_due(config_.train.log_
 UnfinishedStep Trainer::report(const Step& step) {
   const auto if_finite = [](double value) { return std::isfinite(value) ? std::optional(value) : std::nullopt; };
   UnfinishedStep report{.lr = step.lr, .loss = {}, .grad_norm = {}, .update_ratio = {}, .max_attention_score = {}, .align_loss = {}};
-  const bool evaluates = config_.train.eval_every > 0 && (is_checkpoint_due() || is_due(config_.train.eval_every, state_.step));
   if (metrics_ && is_due(config_.train.histogram_every, state_.step)) add_histograms(metrics_->events(), state_.step, state_.parameters());
-  if (!is_log_due() && !evaluates) return report;
+  if (!writes_line(state_.step)) return report;
   report.loss = state_.mean_loss();
   report.grad_norm = if_finite(step.grad_norm.item<double>());
-  if (is_log_due()) report.update_ratio = if_finite(step.update_ratio);
+  report.update_ratio = if_finite(step.update_ratio);
   if (step.alignment.defined()) report.align_loss = if_finite(step.alignment.item<double>());
   if (!processes_.is_first()) return report;
   const ForwardReport forward = inspect_forward(state_.model(), batch_, config_, *schedule_, kWatchedImages, false);
