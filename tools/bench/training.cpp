@@ -111,9 +111,8 @@ void measure(const Arguments& a) {
   for (std::int64_t step = 0; step <= a.steps; ++step) {
     const auto start = std::chrono::steady_clock::now();
     state.model().zero_grad();
-    add_gradients(state.model(), batch, config, *schedule, state.loss_scale(), *sum);
-    state.apply_gradients(1e-5, true);
-    ++state.step;
+    const BatchLosses losses = add_gradients(state.model(), batch, config, *schedule, state.loss_scale(), *sum);
+    state.apply_gradients(1e-5, losses.diffusion, true, false);
     if (step > 0) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   std::sort(seconds.begin(), seconds.end());
