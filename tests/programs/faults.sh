@@ -159,7 +159,7 @@ succeed 'trained 3 steps' tiny_train scoring --resume --set train.steps=3 --set 
 [ "$(grep -c '"step":"3"' scoring/scores.jsonl)" = 1 ] || fail "the score of step 3: $(cat scoring/scores.jsonl)"
 
 # The runs of a folder.
-succeed '^\./whole +finished +6 +6 +0\.' "$uvit" runs .
+succeed '^\./whole +finished +6 +6 +[0-9]\.' "$uvit" runs .
 grep -qE '^\./broken: .*1000.5.png' stdout || fail "runs: the error of a failed run is missing: $(cat stdout)"
 expect 1 'nowhere is no folder' "$uvit" runs nowhere
 mkdir empty && expect 1 'empty holds no run' "$uvit" runs empty

@@ -231,7 +231,7 @@ TEST_CASE("pairwise rows hold every pair that is allowed, and none that is not")
   CHECK(pairwise.rows().size() < 3 * 2 * 4);
 }
 
-TEST_CASE("every pair of settings trains and samples on Fashion-MNIST, or is refused with the reason", "[.][combinations]") {
+TEST_CASE("every pair of settings trains and samples on Fashion-MNIST, or is refused with the reason", "[combinations]") {
   const ScratchFolder data, runs;
   if (!copy_fashion_mnist(data.path())) {
     WARN("Fashion-MNIST is not installed: skipped");
