@@ -17,6 +17,8 @@
 #include "data/dataset.h"
 #include "distributed/gradient_sum.h"
 #include "distributed/replicas.h"
+#include "train/cadence.h"
+#include "train/check_run.h"
 #include "train/checkpoint_choice.h"
 #include "train/device_batches.h"
 #include "train/diagnosis.h"
@@ -39,34 +41,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// What the configuration asks for and training cannot do, found before the first step.
-void check_trainable(const Config& config) {
-  validate(config);
-  const bool conditional = config.data.num_classes > 0 || config.model.context_dim > 0;
-  if (config.train.sample_every > 0 && config.sample.guidance_scale != 1.0 && (!conditional || config.diffusion.label_dropout == 0))
-    throw Error("sample.guidance_scale is not 1, but training is without label dropout: set diffusion.label_dropout, or sample.guidance_scale = 1");
-}
-
-/// What the dataset must have for the model that is asked for, and the preview for the dataset.
-void check_data(const Config& config, const Dataset& dataset) {
-  const ModelConfig& model = config.model;
-  if (model.context_dim > 0 && (dataset.context_tokens() != model.context_tokens || dataset.context_dim() != model.context_dim))
-    throw Error(dataset.context_tokens() == 0
-                    ? fmt::format("model.context_dim = {}, but {} has no captions: add them with `uvit encode-text`, or set it to 0", model.context_dim,
-                                  config.data.path)
-                    : fmt::format("the captions of {} are {} tokens of width {}: set model.context_tokens and model.context_dim to that", config.data.path,
-                                  dataset.context_tokens(), dataset.context_dim()));
-  if (!dataset.latent() || (config.train.sample_every == 0 && config.eval.every_steps == 0)) return;
-  if (config.data.autoencoder.empty())
-    throw Error("sample grids and scores of latents need data.autoencoder: name it, or set train.sample_every = 0 and eval.every_steps = 0");
-  if (!fs::exists(config.data.autoencoder)) throw Error(fmt::format("data.autoencoder = \"{}\": there is no such file", config.data.autoencoder));
-}
-
 constexpr std::int64_t kCheckedSteps = 3;  // after which the processes' parameters are compared, beside every train.hash_every-th
 
 constexpr std::int64_t kWatchedImages = 4;  // of a batch, whose attention scores the log tells of
-
-bool is_due(std::int64_t every, std::int64_t step) { return every > 0 && step % every == 0; }
 
 class Trainer {
  public:
@@ -87,10 +64,7 @@ class Trainer {
 
   void train_steps(TrainResult& result);
   Step train_step(const TrainingBatch& batch);
-  bool is_last() const { return state_.step >= config_.train.steps; }
-  bool is_checkpoint_due() const;
-  bool is_log_due() const;
-  bool writes_line(std::int64_t step) const;
+  bool is_last() const { return cadence_.is_last(state_.step); }
   UnfinishedStep report(const Step& step);
   void finish_step(TrainResult& result);
   void in_first_process(const std::function<void()>& work);
@@ -109,6 +83,7 @@ class Trainer {
   ProcessGroup alone_;
   ProcessGroup& processes_;
   const Config config_;
+  const Cadence cadence_;
   const fs::path run_;
   const at::Device device_;
   /// Every step's loss and gradient norm are looked at before the next: on the CPU, and where a loss scale hangs on them. Else the GPU is kept busy:
@@ -135,6 +110,7 @@ class Trainer {
 Trainer::Trainer(const TrainRequest& request)
     : processes_(request.processes ? *request.processes : alone_),
       config_(request.config),
+      cadence_(config_),
       run_(request.run),
       device_(device_of_process(config_.train, processes_.launch())),
       looks_at_every_step_(device_.is_cpu() || config_.train.precision == "fp16"),
@@ -216,10 +192,10 @@ void Trainer::train_steps(TrainResult& result) {
         since_log_.data_ready();
         const Step done = train_step(batch_);
         // Before the clocks stop: what a GPU still has to do belongs to the steps that gave it.
-        if (looks_at_every_step_ || state_.step == begun_at + 1 || is_log_due()) result.loss = done.loss.item<double>();
+        if (looks_at_every_step_ || state_.step == begun_at + 1 || cadence_.log(state_.step)) result.loss = done.loss.item<double>();
         whole_run_.stop(train.batch_size);
         since_log_.stop(train.batch_size);
-        if (state_.step <= begun_at + kCheckedSteps || is_due(train.hash_every, state_.step))
+        if (state_.step <= begun_at + kCheckedSteps || cadence_.comparison(state_.step))
           check_equal_replicas(processes_, state_.parameters(), state_.step);
         if (progress) progress->update(state_.step * train.batch_size, fmt::format("loss {:.4f}  {}", result.loss, format_bytes(resident_bytes())));
         check_sound();
@@ -241,7 +217,7 @@ Trainer::Step Trainer::train_step(const TrainingBatch& batch) {
   const BatchLosses losses = add_gradients(state_.model(), batch, config_, *schedule_, state_.loss_scale(), *gradient_sum_, encoder_.get());
   step.loss = losses.diffusion;
   step.alignment = losses.alignment;
-  const TrainingState::Update update = state_.apply_gradients(step.lr, step.loss, looks_at_every_step_, writes_line(state_.step + 1));
+  const TrainingState::Update update = state_.apply_gradients(step.lr, step.loss, looks_at_every_step_, cadence_.line(state_.step + 1));
   step.grad_norm = update.grad_norm;
   step.update_ratio = update.ratio;
   ++state_.step;
@@ -249,25 +225,12 @@ Trainer::Step Trainer::train_step(const TrainingBatch& batch) {
   return step;
 }
 
-/// Whether the step gets a line of the log: of its cadence, the last one, and those that are evaluated.
-bool Trainer::writes_line(std::int64_t step) const {
-  const TrainConfig& train = config_.train;
-  const bool saved = is_due(train.checkpoint_every, step) || is_due(config_.eval.every_steps, step);
-  return step >= train.steps || is_due(train.log_every, step) || (train.eval_every > 0 && (saved || is_due(train.eval_every, step)));
-}
-
-bool Trainer::is_checkpoint_due() const {
-  return is_last() || is_due(config_.eval.every_steps, state_.step) || is_due(config_.train.checkpoint_every, state_.step);
-}
-
-bool Trainer::is_log_due() const { return is_last() || is_due(config_.train.log_every, state_.step); }
-
 /// What the step's line of the log will say, taken before anything that a signal may leave unfinished.
 UnfinishedStep Trainer::report(const Step& step) {
   const auto if_finite = [](double value) { return std::isfinite(value) ? std::optional(value) : std::nullopt; };
   UnfinishedStep report{.lr = step.lr, .loss = {}, .grad_norm = {}, .update_ratio = {}, .max_attention_score = {}, .align_loss = {}};
-  if (metrics_ && is_due(config_.train.histogram_every, state_.step)) add_histograms(metrics_->events(), state_.step, state_.parameters());
-  if (!writes_line(state_.step)) return report;
+  if (metrics_ && cadence_.histograms(state_.step)) add_histograms(metrics_->events(), state_.step, state_.parameters());
+  if (!cadence_.line(state_.step)) return report;
   report.loss = state_.mean_loss();
   report.grad_norm = if_finite(step.grad_norm.item<double>());
   report.update_ratio = if_finite(step.update_ratio);
@@ -282,17 +245,16 @@ UnfinishedStep Trainer::report(const Step& step) {
 
 /// Everything that follows a step.
 void Trainer::finish_step(TrainResult& result) {
-  std::optional<double> eval_loss;  // taken for every checkpoint of the cadence, so that `best` can be any of them
-  if (config_.train.eval_every > 0 && (is_checkpoint_due() || is_due(config_.train.eval_every, state_.step)))
-    eval_loss = result.eval_loss = evaluate();
-  if (eval_loss || is_log_due()) log(eval_loss);
-  if (is_due(config_.train.sample_every, state_.step)) in_first_process([this] { preview(); });
+  std::optional<double> eval_loss;
+  if (cadence_.evaluation(state_.step)) eval_loss = result.eval_loss = evaluate();
+  if (cadence_.line(state_.step)) log(eval_loss);
+  if (cadence_.preview(state_.step)) in_first_process([this] { preview(); });
   // Not among bad steps, whose weights may be the cause of them: `latest` stays at a checkpoint that nothing speaks against.
-  const bool saves = is_checkpoint_due() && (is_last() || state_.bad_steps() == 0);
+  const bool saves = cadence_.checkpoint(state_.step) && (is_last() || state_.bad_steps() == 0);
   unfinished_.reset();
   if (!saves) return;
   save(eval_loss);
-  if (is_due(config_.eval.every_steps, state_.step)) score();
+  if (cadence_.score(state_.step)) score();
 }
 
 /// Rank 0's work that a signal may cut short: then Interrupted is thrown, in every process.
@@ -365,7 +327,7 @@ void Trainer::score() {
 
 /// Whether the run was stopped between its checkpoint and the score of it.
 bool Trainer::owes_score() {
-  if (state_.step == 0 || !is_due(config_.eval.every_steps, state_.step)) return false;
+  if (state_.step == 0 || !cadence_.score(state_.step)) return false;
   bool owed = false;
   if (processes_.is_first()) {
     const auto taken = training_score_->taken_before(run_ / "scores.jsonl");
@@ -427,10 +389,10 @@ void Trainer::link_best() {
 
 /// Throws Unsound for weights that train no further. A GPU is asked when something is written anyway.
 void Trainer::check_sound() {
-  if (!looks_at_every_step_ && !is_log_due() && !is_checkpoint_due()) return;
+  if (!looks_at_every_step_ && !cadence_.log(state_.step) && !cadence_.checkpoint(state_.step)) return;
   if (const std::int64_t bad = state_.bad_steps(); bad >= config_.train.max_bad_steps)
     throw Unsound{fmt::format("{} steps in a row without finite loss and gradients", bad)};
-  if (!is_checkpoint_due()) return;
+  if (!cadence_.checkpoint(state_.step)) return;
   for (const auto& [name, parameter] : state_.parameters())
     if (!at::isfinite(parameter).all().item<bool>()) throw Unsound{fmt::format("parameter '{}' is not finite", name)};
 }
