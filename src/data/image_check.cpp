@@ -40,7 +40,7 @@ std::string cut(std::size_t expected, std::size_t found) { return fmt::format("i
 // A decoder takes memory for all pixels before it reads one: a header of a few bytes must not ask for gigabytes.
 // @param pixels_per_byte  the most that the format can pack into a byte
 std::string size_damage(const Bytes& file, std::uint64_t width, std::uint64_t height, std::uint64_t pixels_per_byte) {
-  constexpr std::uint64_t kMostPixels = std::uint64_t{1} << 28;
+  constexpr std::uint64_t kMostPixels = 100'000'000;
   const bool fits = width <= kMostPixels && height <= kMostPixels && width * height <= kMostPixels;
   if (fits && width * height <= pixels_per_byte * file.size()) return "";
   return fmt::format("its header speaks of {} x {} pixels, {}", width, height,
@@ -106,6 +106,24 @@ std::string bmp_damage(const Bytes& file) {
   return file.size() < expected ? cut(expected, file.size()) : "";
 }
 
+// Size as the first chunk has it: RFC 9649, sections 2.6, 2.7, 3.4 and RFC 6386, section 9.1.
+std::string webp_damage(const Bytes& file) {
+  const std::size_t expected = 8 + static_cast<std::size_t>(file.little32(4));
+  if (file.size() < expected) return cut(expected, file.size());
+  constexpr std::size_t kData = 20;  // of the first chunk, behind RIFF, size, WEBP, the chunk's name and size
+  if (file.size() < kData + 10) return cut(kData + 10, file.size());
+  const auto little24 = [&](std::size_t at) { return file.little16(at) | file.u8(at + 2) << 16; };
+  // A lossy block of 16 x 16 that is skipped costs some hundredths of a bit; a lossless image of one colour costs no bit a pixel.
+  constexpr std::uint64_t kLossy = 100'000, kAny = std::uint64_t{1} << 32;
+  if (file.has(12, "VP8 ")) return size_damage(file, file.little16(kData + 6) & 0x3FFF, file.little16(kData + 8) & 0x3FFF, kLossy);
+  if (file.has(12, "VP8L")) {
+    const std::uint32_t bits = file.little32(kData + 1);
+    return size_damage(file, (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, kAny);
+  }
+  if (file.has(12, "VP8X")) return size_damage(file, little24(kData + 4) + 1, little24(kData + 7) + 1, kAny);
+  return "its first chunk is none of VP8, VP8L and VP8X";
+}
+
 }  // namespace
 
 std::string image_damage(std::span<const std::byte> bytes) {
@@ -113,10 +131,7 @@ std::string image_damage(std::span<const std::byte> bytes) {
   if (file.size() == 0) return "it is empty";
   if (file.has(0, "\x89PNG\r\n\x1a\n")) return png_damage(file);
   if (file.has(0, "\xFF\xD8\xFF")) return jpeg_damage(file);
-  if (file.has(0, "RIFF") && file.has(8, "WEBP")) {
-    const std::size_t expected = 8 + static_cast<std::size_t>(file.little32(4));
-    return file.size() < expected ? cut(expected, file.size()) : "";
-  }
+  if (file.has(0, "RIFF") && file.has(8, "WEBP")) return webp_damage(file);
   if (file.has(0, "BM")) return bmp_damage(file);
   return "it is not a JPEG, PNG, WebP or BMP image";
 }

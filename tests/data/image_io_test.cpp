@@ -211,6 +211,8 @@ TEST_CASE("damage inside an image and foreign formats are refused by name") {
   check_error([&] { read_image(path, 3); }, {path.string()});
   put(path, {'R', 'I', 'F', 'F', 4, 0, 0, 0, 'W', 'E', 'B', 'P'});
   check_error([&] { read_image(path, 3); }, {path.string()});
+  // 155 bytes that ask for 16132 x 16344 pixels
+  check_error([&] { read_image(std::filesystem::path(UVIT_SOURCE_DIR) / "tests/fuzz/seeds/image/mended-large-webp", 3); }, {"mended-large-webp", "speaks of"});
 }
 
 TEST_CASE("a header that asks for more pixels than its bytes can hold is refused before memory is taken") {
