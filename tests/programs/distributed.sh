@@ -95,7 +95,7 @@ process_of() {
   local child
   for child in $(pgrep -P "$1"); do
     process_of "$child" "$2"
-    tr '\0' '\n' <"/proc/$child/environ" 2>/dev/null | grep -qx "RANK=$2" && echo "$child" && return
+    grep -zqx "RANK=$2" "/proc/$child/environ" 2>/dev/null && echo "$child" && return
   done
 }
 # ended CODE SECONDS PATTERN DIR: the launcher ends in time with that code and exactly one line, and no process of it is left.

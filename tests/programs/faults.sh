@@ -166,6 +166,7 @@ mkdir empty && expect 1 'empty holds no run' "$uvit" runs empty
 # On a terminal: loss, rate, time left, memory.
 if command -v script >/dev/null; then
   timeout 60 script -qec "$(printf '%q ' "$uvit" train "$config" --out terminal "${tiny[@]}" --set train.steps=1500 --set train.eval_every=0)" screen >/dev/null
-  tr '\r' '\n' <screen | grep -qE 'train \[=* *\] [0-9]+/12000 .* images/s +(ETA|in) .*loss [0-9.]+ +[0-9]+ MiB' || fail "on a terminal: $(tail -c 600 screen)"
+  tr '\r' '\n' <screen >lines # no pipe into grep -q: it ends before tr has written all
+  grep -qE 'train \[=* *\] [0-9]+/12000 .* images/s +(ETA|in) .*loss [0-9.]+ +[0-9]+ MiB' lines || fail "on a terminal: $(tail -c 600 screen)"
 fi
 finish
