@@ -28,6 +28,8 @@ at::Tensor hand_over(ProcessGroup& processes, const at::Tensor& drawn, int from)
   return images;
 }
 
+struct Stopped {};
+
 }  // namespace
 
 GenerateReport generate(UViT& model, const Config& config, const GenerateRequest& request, const ImageSink& sink,
@@ -49,11 +51,18 @@ GenerateReport generate(UViT& model, const Config& config, const GenerateRequest
     std::int64_t images = 0;
     for (std::size_t i = first; i < end; ++i) images += count_images(batches[i]);
     const auto on_step = [&](std::int64_t step, const at::Tensor&) {
+      if (request.stop && request.stop()) throw Stopped();
       if (on_progress) on_progress(done + images * step / config.sample.num_steps);
     };
     at::Tensor drawn;
-    if (own < end) drawn = generator.run(batches[own], on_step, report.nfe);
-    if (own < end && request.decode) drawn = request.decode(drawn);
+    try {
+      if (own < end) drawn = generator.run(batches[own], on_step, report.nfe);
+      if (own < end && request.decode) drawn = request.decode(drawn);
+    } catch (const Stopped&) {
+      report.stopped = true;
+    }
+    if (request.stop) report.stopped = processes.any(report.stopped);
+    if (report.stopped) break;
     for (std::size_t i = first; i < end; ++i) {
       const at::Tensor received = hand_over(processes, drawn, static_cast<int>(i - first));
       for (std::size_t row = 0; processes.is_first() && row < batches[i].rows.size(); ++row) {

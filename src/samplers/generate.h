@@ -48,6 +48,9 @@ struct GenerateRequest {
 
   ProcessGroup* processes = nullptr;  ///< that draw together, each of which calls generate with the same request; rank 0's sink gets all images
 
+  /// Asked between two steps of the solver; true in any process ends generate in all of them, with GenerateReport::stopped.
+  std::function<bool()> stop;
+
   bool cuda_graph = true;  ///< on a GPU: record the network's pass once and replay it
 };
 
@@ -57,6 +60,7 @@ using ImageSink = std::function<void(std::size_t index, const at::Tensor& image)
 struct GenerateReport {
   std::int64_t nfe = 0;  ///< of the slowest image, where the solver adapts
   double seconds = 0;
+  bool stopped = false;  ///< by the request's `stop`; only some of the images were drawn
 };
 
 /// Samples `request` with config.sample and config.diffusion. The network always sees micro-batches of config.sample.batch_size images (twice as many

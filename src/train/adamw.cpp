@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "train/adamw.h"
+#include "train/ema.h"
 #include "train/fused_loop.h"
 
 namespace uvit {
@@ -89,20 +90,25 @@ struct StepFactors {
   T keep, mix1, beta2, mix2, minus_rate, correction2, eps;
 };
 
-/// The update of one tensor in one pass over memory; every operation in torch's order.
+/// The update of one tensor and its averages in one pass over memory; every operation in torch's order.
 template <class T>
-void update(const StepFactors<T>& f, std::int64_t n, T* p, const T* g, T* m, T* v) {
-  for_each_range(n, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const T decayed = p[i] * f.keep;
-      m[i] = m[i] + f.mix1 * (g[i] - m[i]);
-      v[i] = v[i] * f.beta2 + f.mix2 * g[i] * g[i];
-      p[i] = decayed + f.minus_rate * m[i] / (std::sqrt(v[i]) / f.correction2 + f.eps);
+void update(const StepFactors<T>& f, std::int64_t n, T* p, const T* g, T* m, T* v, const std::vector<AveragePass<T>>& averages) {
+  constexpr std::int64_t kPiece = 2048;  // of all five arrays: stays in the first cache from the step to the averages
+  for_each_range(n, [=, &averages](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t first = begin; first < end; first += kPiece) {
+      const std::int64_t last = std::min(first + kPiece, end);
+      for (std::int64_t i = first; i < last; ++i) {
+        const T decayed = p[i] * f.keep;
+        m[i] = m[i] + f.mix1 * (g[i] - m[i]);
+        v[i] = v[i] * f.beta2 + f.mix2 * g[i] * g[i];
+        p[i] = decayed + f.minus_rate * m[i] / (std::sqrt(v[i]) / f.correction2 + f.eps);
+      }
+      for (const AveragePass<T>& average : averages) average(p, first, last);
     }
   });
 }
 
-/// The same with ATen operations, for tensors on a GPU that DeviceUpdate does not take.
+/// The same with ATen operations, for tensors on a GPU that FusedUpdate does not take.
 void update_on_device(const StepFactors<double>& f, at::Tensor p, const at::Tensor& g, at::Tensor m, at::Tensor v) {
   p.mul_(f.keep);
   m.lerp_(g, f.mix1);
@@ -133,21 +139,24 @@ AdamWStep AdamW::begin_step(double lr) {
           .eps = config_.eps};
 }
 
-void AdamW::step(double lr) {
+void AdamW::step(double lr, std::span<Ema> averages) {
   const torch::NoGradGuard no_grad;
   const AdamWStep step = begin_step(lr);
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     at::Tensor parameter = parameters_[i].second.detach();
-    if (!parameters_[i].second.grad().defined()) continue;  // took no part in the loss; torch leaves such a parameter alone too
-    const at::Tensor gradient = parameters_[i].second.grad().contiguous();
-    if (!parameter.is_cpu()) {
-      update_on_device(StepFactors<double>(step, decayed_[i]), parameter, gradient, exp_avg_[i], exp_avg_sq_[i]);
+    const bool has_gradient = parameters_[i].second.grad().defined();  // else it took no part in the loss; torch leaves such a parameter alone too
+    const at::Tensor gradient = has_gradient ? parameters_[i].second.grad().contiguous() : at::Tensor();
+    if (has_gradient && parameter.is_cpu()) {
+      AT_DISPATCH_FLOATING_TYPES(parameter.scalar_type(), "adamw", [&] {
+        std::vector<AveragePass<scalar_t>> passes;
+        for (const Ema& average : averages) passes.emplace_back(average.parameters()[i].second, average.rate());
+        update(StepFactors<scalar_t>(step, decayed_[i]), parameter.numel(), parameter.data_ptr<scalar_t>(), gradient.const_data_ptr<scalar_t>(),
+               exp_avg_[i].data_ptr<scalar_t>(), exp_avg_sq_[i].data_ptr<scalar_t>(), passes);
+      });
       continue;
     }
-    AT_DISPATCH_FLOATING_TYPES(parameter.scalar_type(), "adamw", [&] {
-      update(StepFactors<scalar_t>(step, decayed_[i]), parameter.numel(), parameter.data_ptr<scalar_t>(),
-             gradient.const_data_ptr<scalar_t>(), exp_avg_[i].data_ptr<scalar_t>(), exp_avg_sq_[i].data_ptr<scalar_t>());
-    });
+    if (has_gradient) update_on_device(StepFactors<double>(step, decayed_[i]), parameter, gradient, exp_avg_[i], exp_avg_sq_[i]);
+    for (Ema& average : averages) average.update_one(i, parameter);
   }
 }
 

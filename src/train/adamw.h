@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "checkpoint/tensor_convert.h"
@@ -7,6 +8,8 @@
 #include "train/optimizer.h"
 
 namespace uvit {
+
+class Ema;
 
 /// Learning rate of step i = 0, 1, 2, ...: lr * min(i / warmup_steps, 1), so that the first step has rate 0 (official); then constant, or
 /// cosine: lr (1 + cos(pi u)) / 2, u from 0 after the warm-up to 1 at `steps` (arXiv:1608.03983);
@@ -27,7 +30,9 @@ struct AdamWStep {
 class AdamW : public Optimizer {
  public:
   AdamW(const OptimizerConfig& config, NamedTensors parameters);
-  void step(double lr) override;
+  void step(double lr) override { step(lr, {}); }
+  /// A step, and the update of every average after it, in one pass over memory: bit for bit step(lr) and then update(parameters()) of each.
+  void step(double lr, std::span<Ema> averages);
   /// Counts a step that someone else takes, on the state below, and gives its factors.
   AdamWStep begin_step(double lr);
   const NamedTensors& parameters() const { return parameters_; }

@@ -13,24 +13,23 @@ Ema::Ema(EmaProfile profile, const NamedTensors& parameters) : profile_(std::mov
 }
 
 void Ema::update(const NamedTensors& parameters) {
-  const torch::NoGradGuard no_grad;
   TORCH_CHECK(parameters.size() == average_.size(), "Ema::update: ", parameters.size(), " parameters for ", average_.size(), " averages");
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    at::Tensor& average = average_[i].second;
-    const at::Tensor parameter = parameters[i].second.detach().contiguous();
-    if (!average.is_cpu()) {
-      average.mul_(rate_).add_(parameter, 1 - rate_);
-      continue;
-    }
-    AT_DISPATCH_FLOATING_TYPES(average.scalar_type(), "ema", [&] {
-      const auto rate = static_cast<scalar_t>(rate_), rest = static_cast<scalar_t>(1 - rate_);
-      scalar_t* e = average.data_ptr<scalar_t>();
-      const scalar_t* p = parameter.const_data_ptr<scalar_t>();
-      for_each_range(average.numel(), [=](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t j = begin; j < end; ++j) e[j] = rate * e[j] + rest * p[j];
-      });
-    });
+  for (std::size_t i = 0; i < parameters.size(); ++i) update_one(i, parameters[i].second);
+}
+
+void Ema::update_one(std::size_t i, const at::Tensor& parameter) {
+  const torch::NoGradGuard no_grad;
+  at::Tensor& average = average_[i].second;
+  const at::Tensor values = parameter.detach().contiguous();
+  if (!average.is_cpu()) {
+    average.mul_(rate_).add_(values, 1 - rate_);
+    return;
   }
+  AT_DISPATCH_FLOATING_TYPES(average.scalar_type(), "ema", [&] {
+    const AveragePass<scalar_t> pass(average, rate_);
+    const scalar_t* p = values.const_data_ptr<scalar_t>();
+    for_each_range(average.numel(), [=](std::int64_t begin, std::int64_t end) { pass(p, begin, end); });
+  });
 }
 
 void Ema::load(const NamedTensors& saved) {

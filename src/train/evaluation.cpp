@@ -87,28 +87,32 @@ HeldOut::HeldOut(const Config& config) : config_(config) {
   std::copy_n(pixels.begin(), n * values, images_.data_ptr<std::uint8_t>());
 }
 
-double HeldOut::loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation) const {
-  return mean_loss(model, schedule, parameterisation, 0, 1);
+double HeldOut::loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation, ProcessGroup& processes) const {
+  return mean_loss(model, schedule, parameterisation, 0, 1, processes);
 }
 
 std::vector<double> HeldOut::losses_by_level(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation,
                                              std::int64_t parts) const {
   std::vector<double> losses;
-  for (std::int64_t part = 0; part < parts; ++part) losses.push_back(mean_loss(model, schedule, parameterisation, part, parts));
+  ProcessGroup alone;
+  for (std::int64_t part = 0; part < parts; ++part) losses.push_back(mean_loss(model, schedule, parameterisation, part, parts, alone));
   return losses;
 }
 
 double HeldOut::mean_loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation, std::int64_t part,
-                          std::int64_t parts) const {
+                          std::int64_t parts, ProcessGroup& processes) const {
   const torch::NoGradGuard no_grad;
   const at::Device device = model.parameters().front().device();
   const std::int64_t n = images_.size(0), values = images_.numel() / n;
   const std::int64_t micro = config_.train.micro_batch_size > 0 ? config_.train.micro_batch_size : config_.train.batch_size;
   const TimeLaw law(config_.diffusion, schedule);
   const WeightingRow& weighting = find_weighting(config_.diffusion.weighting);
-  double sum = 0;
-  for (std::int64_t first = 0; first < n; first += micro) {
-    throw_if_interrupted();
+  at::Tensor sums = at::zeros({(n + micro - 1) / micro}, at::kDouble);  // of each micro-batch, which one process fills in
+  bool interrupted = false;
+  for (std::int64_t batch = processes.rank(); batch < sums.size(0); batch += processes.size()) {
+    interrupted = interrupt_requested();
+    if (interrupted) break;
+    const std::int64_t first = batch * micro;
     const std::int64_t size = std::min(micro, n - first);
     const at::Tensor images = images_.narrow(0, first, size);
     const at::Tensor x0 = images.scalar_type() == torch::kUInt8 ? images.to(torch::kFloat32).div_(127.5).sub_(1) : images;
@@ -126,8 +130,12 @@ double HeldOut::mean_loss(UViT& model, const Schedule& schedule, const Parameter
       labels = torch::tensor(std::vector<std::int64_t>(labels_.begin() + first, labels_.begin() + first + size), torch::kInt64).to(device);
     const at::Tensor context = contexts_.defined() ? contexts_.narrow(0, first, size).to(device) : at::Tensor();
     const Network network = bind_network(model, config_.train.precision, labels, context);
-    sum += diffusion_loss(network, x0.to(device), eps.to(device), t, schedule, parameterisation, weighting).sum(torch::kFloat64).item<double>();
+    sums[batch] = diffusion_loss(network, x0.to(device), eps.to(device), t, schedule, parameterisation, weighting).sum(torch::kFloat64).item<double>();
   }
+  if (processes.any(interrupted)) throw Interrupted();
+  processes.sum(sums);
+  double sum = 0;
+  for (std::int64_t batch = 0; batch < sums.size(0); ++batch) sum += sums[batch].item<double>();
   return sum / static_cast<double>(n);
 }
 

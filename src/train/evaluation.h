@@ -7,6 +7,7 @@
 #include "config/config.h"
 #include "data/dataset.h"
 #include "diffusion/parameterisation.h"
+#include "distributed/process_group.h"
 #include "model/uvit.h"
 
 namespace uvit {
@@ -30,8 +31,9 @@ class HeldOut {
   /// Reads config.train.eval_images images, spread evenly over the split, into memory.
   /// Throws Error for an image that cannot be read, unless data.on_error = "skip".
   explicit HeldOut(const Config& config);
-  /// Mean loss over the images, in micro-batches; no label is dropped. Throws Interrupted (interrupt.h) between two of them after a signal.
-  double loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation) const;
+  /// Mean loss over the images, in micro-batches that all processes share; no label is dropped. Called by every process, and of equal bits in each,
+  /// whatever their number. Throws Interrupted (interrupt.h), in all of them, after a signal in any.
+  double loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation, ProcessGroup& processes) const;
   /// The same by noise level: element i is the mean loss at times of the training law's draws u in [i, i + 1) / parts, with the noise of loss().
   std::vector<double> losses_by_level(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation, std::int64_t parts) const;
   /// Images a loss is the mean over.
@@ -39,7 +41,8 @@ class HeldOut {
 
  private:
   /// Mean loss where every image's u is moved to the given one of `parts` equal parts of [0, 1).
-  double mean_loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation, std::int64_t part, std::int64_t parts) const;
+  double mean_loss(UViT& model, const Schedule& schedule, const Parameterisation& parameterisation, std::int64_t part, std::int64_t parts,
+                   ProcessGroup& processes) const;
 
   Config config_;
   at::Tensor images_;                ///< [N, C, H, W]: uint8 pixels, or float32 latents

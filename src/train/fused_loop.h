@@ -18,6 +18,17 @@ void for_each_range(std::int64_t n, const Body& body) {
   at::parallel_for(0, n, kGrain, body);
 }
 
+/// e = rate e + (1 - rate) p over [begin, end), for a contiguous average on the CPU.
+template <class T>
+struct AveragePass {
+  AveragePass(const at::Tensor& average, double rate_) : e(average.data_ptr<T>()), rate(static_cast<T>(rate_)), rest(static_cast<T>(1 - rate_)) {}
+  void operator()(const T* p, std::int64_t begin, std::int64_t end) const {
+    for (std::int64_t i = begin; i < end; ++i) e[i] = rate * e[i] + rest * p[i];
+  }
+  T* e;
+  T rate, rest;
+};
+
 /// Copies the tensor called `name` of `saved` into `target`. Throws Error where it is missing or of another shape.
 inline void copy_named(const NamedTensors& saved, const std::string& name, at::Tensor target) {
   for (const auto& [saved_name, tensor] : saved) {

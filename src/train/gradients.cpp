@@ -4,6 +4,7 @@
 
 #include "diffusion/loss.h"
 #include "train/evaluation.h"
+#include "train/interrupt.h"
 
 namespace uvit {
 namespace {
@@ -38,6 +39,7 @@ BatchLosses add_gradients(UViT& model, const TrainingBatch& batch, const Config&
   const double images = static_cast<double>(n) * sum.processes().size();
   std::vector<at::Tensor> losses_of_micro, alignments;
   for (std::int64_t first = 0; first < n; first += micro) {
+    if (first > 0 && sum.processes().alone() && interrupt_requested()) throw Interrupted();
     const std::int64_t size = std::min(micro, n - first);
     const bool copy = sum.wants_copies();
     at::Tensor projected;

@@ -16,10 +16,6 @@ void on_signal(int) { interrupted = 1; }
 bool interrupt_requested() { return interrupted != 0; }
 void clear_interrupt() { interrupted = 0; }
 
-void throw_if_interrupted() {
-  if (interrupt_requested()) throw Interrupted();
-}
-
 void install_signal_handlers() {
   struct sigaction action = {};
   action.sa_handler = on_signal;

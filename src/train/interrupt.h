@@ -6,9 +6,7 @@ namespace uvit {
 bool interrupt_requested();
 void clear_interrupt();
 
-/// Leaves an evaluation, a sampling or a score in its middle, so that training can save and end soon after a signal.
+/// Leaves a step, an evaluation, a sampling or a score in its middle, so that training can save and end soon after a signal.
 struct Interrupted {};
-/// Throws Interrupted once a signal has come.
-void throw_if_interrupted();
 
 }  // namespace uvit

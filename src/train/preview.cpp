@@ -14,8 +14,8 @@ namespace uvit {
 
 namespace fs = std::filesystem;
 
-fs::path write_preview(UViT& model, const Config& config, const fs::path& run, std::int64_t step, const std::string& profile, EventFile& events,
-                       const Dataset& dataset) {
+Image draw_preview(UViT& model, const Config& config, const Dataset& dataset, ProcessGroup& processes) {
+  const torch::NoGradGuard no_grad;
   const auto [rows, columns] = config.sample.grid;
   GenerateRequest request;
   for (std::int64_t i = 0; i < rows * columns; ++i) {
@@ -31,13 +31,19 @@ fs::path write_preview(UViT& model, const Config& config, const fs::path& run, s
   }
   if (dataset.latent())
     request.decode = make_latent_decoder(config.data.autoencoder, config.data.scale_factor, model.parameters().front().device());
+  request.processes = &processes;
+  request.stop = interrupt_requested;
   std::vector<Image> images(request.seeds.size());
-  generate(model, config, request, [&](std::size_t index, const at::Tensor& sample) {
+  const GenerateReport report = generate(model, config, request, [&](std::size_t index, const at::Tensor& sample) {
     const at::Tensor values = sample.to(torch::kCPU, torch::kFloat32).contiguous();
     const std::span<const float> pixels(values.const_data_ptr<float>(), static_cast<std::size_t>(values.numel()));
     images[index] = {values.size(0), values.size(1), values.size(2), quantise(pixels)};
-  }, [](std::int64_t) { throw_if_interrupted(); });
-  const Image grid = make_grid(images, columns);
+  });
+  if (report.stopped) throw Interrupted();
+  return processes.is_first() ? make_grid(images, columns) : Image();
+}
+
+fs::path write_preview(const Image& grid, const fs::path& run, std::int64_t step, const std::string& profile, EventFile& events) {
   const std::vector<std::byte> png = encode_png(grid);
   const fs::path path = run / "samples" / fmt::format("step-{}.png", step);
   write_file(path, std::span<const std::byte>(png));

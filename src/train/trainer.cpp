@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <optional>
 #include <thread>
 
@@ -67,7 +66,6 @@ class Trainer {
   bool is_last() const { return cadence_.is_last(state_.step); }
   UnfinishedStep report(const Step& step);
   void finish_step(TrainResult& result);
-  void in_first_process(const std::function<void()>& work);
   double evaluate();
   void log(const std::optional<double>& eval_loss);
   void preview();
@@ -124,10 +122,11 @@ Trainer::Trainer(const TrainRequest& request)
   check_data(config_, *dataset_);
   if (!config_.train.init_from.empty() && !has_checkpoints(run_)) state_.start_from(config_.train.init_from);
   const bool goes_on = begin_run(run_, request.resume, processes_, lock_);
-  processes_.first_alone([this] {
-    if (config_.train.eval_every > 0) held_out_.emplace(config_);
-    if (config_.eval.every_steps > 0) training_score_.emplace(config_);
-  });
+  if (config_.train.eval_every > 0) {
+    processes_.first_alone([this] { held_out_.emplace(config_); });  // what cannot be read is said once
+    if (!held_out_) held_out_.emplace(config_);
+  }
+  if (config_.eval.every_steps > 0) training_score_.emplace(config_, processes_);
   if (goes_on) resume();
   if (!processes_.is_first()) return;
   metrics_.emplace(run_, unfinished_ ? state_.step - 1 : state_.step);
@@ -248,7 +247,7 @@ void Trainer::finish_step(TrainResult& result) {
   std::optional<double> eval_loss;
   if (cadence_.evaluation(state_.step)) eval_loss = result.eval_loss = evaluate();
   if (cadence_.line(state_.step)) log(eval_loss);
-  if (cadence_.preview(state_.step)) in_first_process([this] { preview(); });
+  if (cadence_.preview(state_.step)) preview();
   // Not among bad steps, whose weights may be the cause of them: `latest` stays at a checkpoint that nothing speaks against.
   const bool saves = cadence_.checkpoint(state_.step) && (is_last() || state_.bad_steps() == 0);
   unfinished_.reset();
@@ -257,27 +256,9 @@ void Trainer::finish_step(TrainResult& result) {
   if (cadence_.score(state_.step)) score();
 }
 
-/// Rank 0's work that a signal may cut short: then Interrupted is thrown, in every process.
-void Trainer::in_first_process(const std::function<void()>& work) {
-  bool interrupted = false;
-  processes_.first_alone([&] {
-    try {
-      work();
-    } catch (const Interrupted&) {
-      interrupted = true;
-    }
-  });
-  if (processes_.any(interrupted)) throw Interrupted();
-}
-
 double Trainer::evaluate() {
-  at::Tensor of_first = at::zeros({1}, at::kDouble);
-  in_first_process([&] {
-    const WeightsInPlace weights(state_.parameters(), state_.sampled_weights());  // the weights that sampling uses
-    of_first[0] = held_out_->loss(state_.model(), *schedule_, find_parameterisation(config_.diffusion.prediction));
-  });
-  processes_.broadcast({of_first});
-  const double loss = of_first.item<double>();
+  const WeightsInPlace weights(state_.parameters(), state_.sampled_weights());  // the weights that sampling uses
+  const double loss = held_out_->loss(state_.model(), *schedule_, find_parameterisation(config_.diffusion.prediction), processes_);
   if (!std::isfinite(loss)) throw Unsound{"the held-out loss is not finite"};
   return loss;
 }
@@ -304,25 +285,23 @@ void Trainer::log(const std::optional<double>& eval_loss) {
   since_log_ = {};
 }
 
-/// Rank 0's work, as is a score.
 void Trainer::preview() {
-  const WeightsInPlace weights(state_.parameters(), state_.sampled_weights());  // the weights that sampling uses
-  const torch::NoGradGuard no_grad;
-  write_preview(state_.model(), config_, run_, state_.step, state_.sampled_name(), metrics_->events(), *dataset_);
+  const WeightsInPlace weights(state_.parameters(), state_.sampled_weights());
+  const Image grid = draw_preview(state_.model(), config_, *dataset_, processes_);
+  if (processes_.is_first()) write_preview(grid, run_, state_.step, state_.sampled_name(), metrics_->events());
 }
 
 /// Scores the checkpoint just saved.
 void Trainer::score() {
-  in_first_process([this] {
-    const WeightsInPlace weights(state_.parameters(), state_.sampled_weights());
-    const Score found = (*training_score_)(state_.model(), state_.step, state_.sampled_name());
-    append_score(run_.string(), found);
-    metrics_->events().add_scalar("score/" + found.metric, state_.step, found.value);
-    spdlog::info("step {}: {} = {:.6g}", state_.step, found.metric, found.value);
-    if (best_score_ >= 0 && found.value >= best_score_) return;
-    best_score_ = found.value;
-    link_checkpoint(run_, "best_score", checkpoint_);
-  });
+  const WeightsInPlace weights(state_.parameters(), state_.sampled_weights());
+  const std::optional<Score> found = (*training_score_)(state_.model(), state_.step, state_.sampled_name());
+  if (!found) return;
+  append_score(run_.string(), *found);
+  metrics_->events().add_scalar("score/" + found->metric, state_.step, found->value);
+  spdlog::info("step {}: {} = {:.6g}", state_.step, found->metric, found->value);
+  if (best_score_ >= 0 && found->value >= best_score_) return;
+  best_score_ = found->value;
+  link_checkpoint(run_, "best_score", checkpoint_);
 }
 
 /// Whether the run was stopped between its checkpoint and the score of it.

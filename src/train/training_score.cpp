@@ -26,14 +26,17 @@ constexpr const char* kInTraining = "in training";
 
 }  // namespace
 
-TrainingScore::TrainingScore(const Config& config) : config_(config), network_(load_feature_network(config.eval.metric)) {
+TrainingScore::TrainingScore(const Config& config, ProcessGroup& processes) : config_(config), processes_(processes) {
   if (config.model.context_dim > 0)
     throw Error("a text model has no score in training, for want of prompts: set eval.every_steps = 0 and score its checkpoints with `uvit evaluate`");
-  const std::string& reference = config.eval.reference.empty() ? config.data.dataset : config.eval.reference;
-  reference_ = load_reference(reference, *network_, wanted_for(kMetrics), 0, config.data);
+  processes_.first_alone([&] {
+    network_ = load_feature_network(config.eval.metric);
+    const std::string& reference = config.eval.reference.empty() ? config.data.dataset : config.eval.reference;
+    reference_ = load_reference(reference, *network_, wanted_for(kMetrics), 0, config.data);
+  });
 }
 
-Score TrainingScore::operator()(UViT& model, std::int64_t step, const std::string& weights) {
+std::optional<Score> TrainingScore::operator()(UViT& model, std::int64_t step, const std::string& weights) {
   const torch::NoGradGuard no_grad;
   GenerateRequest request;
   for (std::int64_t i = 0; i < config_.eval.n; ++i) {
@@ -42,22 +45,30 @@ Score TrainingScore::operator()(UViT& model, std::int64_t step, const std::strin
   }
   if (is_latent_dataset(config_.data.dataset))
     request.decode = make_latent_decoder(config_.data.autoencoder, config_.data.scale_factor, model.parameters().front().device());
-  FeatureCollector collector(*network_, wanted_for(kMetrics));
+  request.processes = &processes_;
+  request.stop = interrupt_requested;
+  std::optional<FeatureCollector> collector;
+  if (network_) collector.emplace(*network_, wanted_for(kMetrics));
   const GenerateReport report = generate(model, config_, request, [&](std::size_t, const at::Tensor& sample) {
     const at::Tensor values = sample.to(torch::kCPU, torch::kFloat32).contiguous();
     const std::span<const float> pixels(values.const_data_ptr<float>(), static_cast<std::size_t>(values.numel()));
-    collector.add({values.size(0), values.size(1), values.size(2), quantise(pixels)});
-  }, [](std::int64_t) { throw_if_interrupted(); });
-  const FeatureSet drawn = collector.finish(request.labels);
-  Recipe recipe = network_->recipe();
-  recipe.merge(comparison_recipe(drawn, reference_));
-  recipe.merge(sample_recipe(config_, report.nfe));
-  recipe.insert({{"taken", kInTraining},
-                 {"step", std::to_string(step)},
-                 {"weights", weights},
-                 {"labels", request.labels.empty() ? "none" : "every class in turn"},
-                 {"seeds", fmt::format("{} to {}", request.seeds.front(), request.seeds.back())}});
-  return compute_metrics(kMetrics, *network_, "", drawn, reference_.set, recipe).front();
+    collector->add({values.size(0), values.size(1), values.size(2), quantise(pixels)});
+  });
+  if (report.stopped) throw Interrupted();
+  std::optional<Score> score;
+  processes_.first_alone([&] {
+    const FeatureSet drawn = collector->finish(request.labels);
+    Recipe recipe = network_->recipe();
+    recipe.merge(comparison_recipe(drawn, reference_));
+    recipe.merge(sample_recipe(config_, report.nfe));
+    recipe.insert({{"taken", kInTraining},
+                   {"step", std::to_string(step)},
+                   {"weights", weights},
+                   {"labels", request.labels.empty() ? "none" : "every class in turn"},
+                   {"seeds", fmt::format("{} to {}", request.seeds.front(), request.seeds.back())}});
+    score = compute_metrics(kMetrics, *network_, "", drawn, reference_.set, recipe).front();
+  });
+  return score;
 }
 
 namespace {

@@ -93,7 +93,7 @@ TrainingState::TrainingState(const Config& config, at::Device device, ProcessGro
       optimizer_(make_optimizer(config.optimizer, share_of(parameters_, shares_, processes.rank()))),
       emas_(make_emas(config.train, parameters_)),
       loss_scale_(config.train.precision == "fp16"),
-      device_update_(is_sharded() ? nullptr : make_device_update(*optimizer_, emas_)),
+      fused_update_(is_sharded() ? nullptr : make_fused_update(*optimizer_, emas_)),
       loss_sum_(at::zeros({}, at::TensorOptions(device).dtype(at::kDouble))),
       loss_count_(at::zeros_like(loss_sum_)),
       skipped_(at::zeros_like(loss_sum_)),
@@ -113,10 +113,10 @@ void TrainingState::share_updates() {
 TrainingState::Update TrainingState::apply_gradients(double lr, const at::Tensor& loss, bool look, bool measure_ratio) {
   const double max_norm = config_.optimizer.clip_grad_norm;
   Update update;
-  if (device_update_) {
-    // DeviceUpdate leaves out a step for its gradients' sake alone: a loss that is not finite makes them so.
+  if (fused_update_) {
+    // FusedUpdate leaves out a step for its gradients' sake alone: a loss that is not finite makes them so.
     if (!look) parameters_.front().second.mutable_grad().add_(loss * 0);
-    update.grad_norm = device_update_->measure(1 / loss_scale_.value(), max_norm);
+    update.grad_norm = fused_update_->measure(1 / loss_scale_.value(), max_norm);
   } else {
     look = true;  // the norm is on the CPU already
     loss_scale_.unscale(parameters_);
@@ -127,8 +127,8 @@ TrainingState::Update TrainingState::apply_gradients(double lr, const at::Tensor
   const bool bad = overflow && !(finite_loss && loss_scale_.can_shrink());
   const std::vector<at::Tensor> before = measure_ratio ? copies(parameters_) : std::vector<at::Tensor>();
   for (Ema& ema : emas_) ema.at_step(step + 1);
-  if (!overflow && device_update_) {
-    device_update_->apply(lr);
+  if (!overflow && fused_update_) {
+    fused_update_->apply(lr);
   } else if (!overflow) {
     optimizer_->step(lr);
     share_updates();

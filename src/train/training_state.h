@@ -9,7 +9,7 @@
 #include "config/config.h"
 #include "distributed/process_group.h"
 #include "model/uvit.h"
-#include "train/device_update.h"
+#include "train/fused_update.h"
 #include "train/ema.h"
 #include "train/loss_scale.h"
 #include "train/optimizer.h"
@@ -80,7 +80,7 @@ class TrainingState {
   std::unique_ptr<Optimizer> optimizer_;   // of this process's share
   std::vector<Ema> emas_;
   LossScale loss_scale_;
-  std::unique_ptr<DeviceUpdate> device_update_;
+  std::unique_ptr<FusedUpdate> fused_update_;
   at::Tensor loss_sum_, loss_count_, skipped_, bad_in_a_row_;  // 0-dim float64, on the device: counted there, so that nobody waits for it
 };
 

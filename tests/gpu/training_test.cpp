@@ -10,7 +10,7 @@
 #include "support/scratch.h"
 #include "support/tensors.h"
 #include "train/adamw.h"
-#include "train/device_update.h"
+#include "train/fused_update.h"
 #include "train/ema.h"
 #include "train/tiny_run.h"
 
@@ -78,7 +78,7 @@ TEST_CASE("GPU optimizer: three launches do what AdamW and the averages do on th
     cpu_emas.emplace_back(rate, cpu);
     gpu_emas.emplace_back(rate, gpu);
   }
-  const std::unique_ptr<DeviceUpdate> update = make_device_update(gpu_optimizer, gpu_emas);
+  const std::unique_ptr<FusedUpdate> update = make_fused_update(gpu_optimizer, gpu_emas);
   REQUIRE(update);
   for (std::uint64_t step = 0; step < 5; ++step) {
     for (std::size_t i = 0; i < cpu.size(); ++i) {

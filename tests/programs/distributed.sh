@@ -58,9 +58,17 @@ PYTHON
 
 # 1, 2 and 4 processes: near each other, and with the fixed tree the same bits.
 train one && train two --processes 2 && train four --processes 4 && near one two && near one four
-train tree1 "${reproducible[@]}" && train tree2 --processes 2 "${reproducible[@]}" && train tree4 --processes 4 "${reproducible[@]}"
-same_files tree1 tree2
-same_files tree1 tree4
+# Held-out losses, pictures and scores taken in training are those of one process too.
+succeed . "$uvit" fid-stats "$source_dir/configs/fashion_mnist/uvic.toml" -o reference.npz --limit 100
+watched=(--set train.sample_every=3 --set eval.every_steps=3 --set eval.n=12 --set "eval.reference=$scratch/reference.npz")
+train tree1 "${reproducible[@]}" "${watched[@]}" && train tree2 --processes 2 "${reproducible[@]}" "${watched[@]}" &&
+  train tree4 --processes 4 "${reproducible[@]}" "${watched[@]}"
+for tree in tree2 tree4; do
+  same_files tree1 $tree
+  for file in scores.jsonl samples/step-3.png samples/step-6.png; do cmp -s tree1/$file $tree/$file || fail "$file of $tree is not that of tree1"; done
+  diff <(grep -o '"eval_loss":[^,}]*' tree1/metrics.jsonl) <(grep -o '"eval_loss":[^,}]*' $tree/metrics.jsonl) >/dev/null || fail "held-out losses of $tree"
+done
+[ "$(wc -l <tree4/scores.jsonl)" = 2 ] && grep -q '"eval_loss":[0-9]' tree4/metrics.jsonl || fail "tree4 has no scores or no held-out loss"
 train sharded --processes 2 --set train.shard_optimizer=true "${reproducible[@]}" && same_files tree1 sharded
 [ -z "$(cat two.out | grep -v '^trained 6 steps')" ] || fail "others than rank 0 speak: $(cat two.out)"
 
@@ -131,6 +139,12 @@ kill -TERM $pid
 ended 0 10 '' terminated
 grep -q '^go on with: ' terminated.out || fail "no word how to go on: $(cat terminated.out terminated.err)"
 [ "$(readlink terminated/checkpoints/latest)" = "step-$(sed -n 's/^stopped at step \([0-9]*\);.*/\1/p' terminated.out)" ] || fail "the last step was not saved"
+
+start scoring --processes 2 --set eval.every_steps=20 --set eval.n=20000 --set "eval.reference=$scratch/reference.npz"
+sleep 1 # into the score of step 20
+kill -TERM $pid
+ended 0 10 '' scoring
+[ "$(readlink scoring/checkpoints/latest)" = step-20 ] && [ ! -e scoring/scores.jsonl ] || fail "the signal did not come within the score of step 20: $(ls -l scoring/checkpoints)"
 
 start orphans --processes 2
 children=$(pgrep -P $pid)

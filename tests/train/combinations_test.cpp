@@ -195,7 +195,8 @@ std::pair<double, double> train_and_sample(const Config& config, const std::file
   const auto schedule = make_schedule(config.diffusion);
   UViT untrained(make_uvit_options(config));
   untrained.initialise(config.train.seed);
-  const double before = HeldOut(config).loss(untrained, *schedule, find_parameterisation(config.diffusion.prediction));
+  ProcessGroup alone;
+  const double before = HeldOut(config).loss(untrained, *schedule, find_parameterisation(config.diffusion.prediction), alone);
   const TrainResult result = train({config, run});
   CHECK(load_checkpoint(result.checkpoint).second.ema.size() == ema_profiles(config.train).size());
 

@@ -8,6 +8,7 @@
 #include "support/tensors.h"
 #include "train/adamw.h"
 #include "train/ema.h"
+#include "train/fused_update.h"
 
 using namespace uvit;
 using namespace uvit::test;
@@ -115,6 +116,43 @@ TEST_CASE("AdamW, EMA and clipping give the same bits on any number of threads")
       INFO(results[0][i].first);
       CHECK(at::equal(results[0][i].second, results[run][i].second));
     }
+  }
+}
+
+TEST_CASE("the step and the averages in one pass are AdamW and then each average, bit for bit") {
+  const bool in_double = GENERATE(false, true);
+  const auto make = [&] {
+    NamedTensors parameters = with_gradients();
+    if (in_double) {
+      for (auto& [name, parameter] : parameters) {
+        const at::Tensor gradient = parameter.grad().to(at::kDouble);
+        parameter = parameter.detach().to(at::kDouble).set_requires_grad(true);
+        parameter.mutable_grad() = gradient;
+      }
+    }
+    parameters[3].second.mutable_grad() = at::Tensor();  // its averages move all the same
+    return parameters;
+  };
+  NamedTensors together = make(), apart = make();
+  AdamW fused(some_config(), together), single(some_config(), apart);
+  std::vector<Ema> fused_averages = {Ema(0.9, together), Ema(0.99, together)}, averages = {Ema(0.9, apart), Ema(0.99, apart)};
+  const std::unique_ptr<FusedUpdate> update = make_fused_update(fused, fused_averages);
+  REQUIRE(update);
+  for (int step = 0; step < 3; ++step) {
+    const double norm = update->measure(0.5, 0.7).item<double>();
+    update->apply(1e-2);
+    for (const auto& [name, parameter] : apart)
+      if (parameter.grad().defined()) parameter.mutable_grad().mul_(0.5);
+    CHECK(norm == clip_gradients(apart, 0.7));
+    single.step(1e-2);
+    for (Ema& average : averages) average.update(apart);
+  }
+  const NamedTensors state = fused.state(), expected_state = single.state();
+  for (std::size_t i = 0; i < state.size(); ++i) CHECK(at::equal(state[i].second, expected_state[i].second));
+  for (std::size_t i = 0; i < together.size(); ++i) {
+    INFO(together[i].first);
+    CHECK(at::equal(together[i].second, apart[i].second));
+    for (std::size_t k = 0; k < averages.size(); ++k) CHECK(at::equal(fused_averages[k].parameters()[i].second, averages[k].parameters()[i].second));
   }
 }
 

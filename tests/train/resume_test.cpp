@@ -9,8 +9,10 @@
 
 #include "checkpoint/checkpoint.h"
 #include "support/scratch.h"
+#include "train/gradients.h"
 #include "train/interrupt.h"
 #include "train/tiny_run.h"
+#include "train/training_state.h"
 
 namespace fs = std::filesystem;
 using namespace uvit;
@@ -112,6 +114,28 @@ TEST_CASE("a signal before the first step saves nothing and is reported") {
   CHECK(result.interrupted);
   CHECK(result.step == 0);
   CHECK_FALSE(has_checkpoints(run / "run"));
+}
+
+TEST_CASE("a signal ends a step between two micro-batches") {
+  const ScratchFolder data;
+  Config config = tiny_config(data.path());
+  const std::int64_t micro = GENERATE(2, 0);
+  config.train.micro_batch_size = micro;
+  const auto dataset = open_dataset(config.data, Split::train);
+  const auto schedule = make_schedule(config.diffusion);
+  TrainingBatches batches(*dataset, config, *schedule, 0);
+  const TrainingBatch batch = batches.next();
+  ProcessGroup alone;
+  TrainingState state(config, torch::kCPU, alone);
+  const auto sum = make_gradient_sum(alone, state.parameters(), false, micro_batches_of(config.train, 1));
+  const auto add = [&] { add_gradients(state.model(), batch, config, *schedule, 1, *sum); };
+  install_signal_handlers();
+  raise(SIGTERM);
+  if (micro > 0)
+    CHECK_THROWS_AS(add(), Interrupted);
+  else
+    CHECK_NOTHROW(add());  // a batch in one piece is finished
+  clear_interrupt();
 }
 
 TEST_CASE("log lines beyond the resumed step are dropped") {

@@ -175,12 +175,13 @@ TEST_CASE("scores in training are of their checkpoint, the best one is kept, and
   const auto best = std::min_element(whole.begin(), whole.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   CHECK(fs::read_symlink(run / "checkpoints/best_score") == "step-" + best->first);
   CHECK(fs::exists(run / "checkpoints/best_score/state.json"));
-  const TrainingScore same(config);
+  ProcessGroup alone;
+  const TrainingScore same(config, alone);
   REQUIRE(same.taken_before(run / "scores.jsonl").size() == 3);
   CHECK(same.taken_before(run / "scores.jsonl")[1].value == whole[1].second);
   Config other = config;
   other.eval.n = 11;  // another metric, "@11"
-  CHECK(TrainingScore(other).taken_before(run / "scores.jsonl").empty());
+  CHECK(TrainingScore(other, alone).taken_before(run / "scores.jsonl").empty());
   const std::string recipe = nlohmann::json::parse(read_file(run / "scores.jsonl").substr(0, read_file(run / "scores.jsonl").find('\n')))["recipe"].dump();
   CHECK_THAT(recipe, Catch::Contains("\"eta\":\"0.5\""));  // every [sample] key that is not at its default
 
@@ -204,7 +205,8 @@ TEST_CASE("the held-out loss by noise level: one level is the loss, and a model 
   const auto schedule = make_schedule(config.diffusion);
   const Parameterisation eps = find_parameterisation("eps");
   CHECK(held_out.size() == 7);
-  CHECK(held_out.losses_by_level(*loaded.model, *schedule, eps, 1) == std::vector{held_out.loss(*loaded.model, *schedule, eps)});
+  ProcessGroup alone;
+  CHECK(held_out.losses_by_level(*loaded.model, *schedule, eps, 1) == std::vector{held_out.loss(*loaded.model, *schedule, eps, alone)});
   const std::vector<double> trained = held_out.losses_by_level(*loaded.model, *schedule, eps, 3);
   REQUIRE(trained.size() == 3);
   CHECK(trained[0] != trained[1]);

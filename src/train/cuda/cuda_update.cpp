@@ -23,7 +23,7 @@ at::Tensor bytes_on(const std::vector<T>& values, at::Device device) {
   return to_device(host, device);
 }
 
-class CudaUpdate : public DeviceUpdate {
+class CudaUpdate : public FusedUpdate {
  public:
   CudaUpdate(AdamW& optimizer, std::vector<Ema>& emas) : optimizer_(optimizer), emas_(emas), device_(optimizer.parameters().front().second.device()) {
     std::vector<kernels::OptimChunk> chunks;
@@ -105,7 +105,7 @@ class CudaUpdate : public DeviceUpdate {
 
 }  // namespace
 
-std::unique_ptr<DeviceUpdate> make_cuda_update(AdamW& optimizer, std::vector<Ema>& emas) {
+std::unique_ptr<FusedUpdate> make_cuda_update(AdamW& optimizer, std::vector<Ema>& emas) {
   const NamedTensors& parameters = optimizer.parameters();
   const auto fits = [](const auto& named) { return named.second.is_cuda() && named.second.scalar_type() == at::kFloat; };
   if (parameters.empty() || emas.size() > kernels::kMostAverages || !std::all_of(parameters.begin(), parameters.end(), fits)) return nullptr;

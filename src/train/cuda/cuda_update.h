@@ -1,9 +1,9 @@
 #pragma once
-#include "train/device_update.h"
+#include "train/fused_update.h"
 
 namespace uvit {
 
-/// DeviceUpdate by kernels/optim; null as make_device_update says.
-std::unique_ptr<DeviceUpdate> make_cuda_update(AdamW& optimizer, std::vector<Ema>& emas);
+/// FusedUpdate by kernels/optim; null as make_fused_update says.
+std::unique_ptr<FusedUpdate> make_cuda_update(AdamW& optimizer, std::vector<Ema>& emas);
 
 }  // namespace uvit
