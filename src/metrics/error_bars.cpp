@@ -139,7 +139,7 @@ std::vector<Score> compute_with_error_bars(const std::vector<std::string>& metri
     std::vector<Score> own = compute_metrics({name}, network, output, generated, reference, recipe, options);
     if (bars.resamples > 0 && row.cheap) {
       std::vector<MetricValue> values;
-      for (const Score& score : own) values.push_back({"", score.value, false, {}});
+      for (const Score& score : own) values.push_back({"", score.value, {}});
       const std::vector<Interval> intervals = bootstrap_intervals(row, generated, reference, options, values, bars.resamples, bars.seed);
       for (std::size_t i = 0; i < own.size(); ++i) {
         own[i].interval = intervals[i];

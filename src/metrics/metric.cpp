@@ -27,23 +27,23 @@ double distance(OutputKind kind, const FeatureSet& generated, const FeatureSet& 
 }
 
 Values fid(const FeatureSet& generated, const FeatureSet& reference, const MetricOptions&) {
-  return {{"FID", distance(OutputKind::features, generated, reference), false, {}}};
+  return {{"FID", distance(OutputKind::features, generated, reference), {}}};
 }
 
 Values sfid(const FeatureSet& generated, const FeatureSet& reference, const MetricOptions&) {
-  return {{"sFID", distance(OutputKind::spatial, generated, reference), false, {}}};
+  return {{"sFID", distance(OutputKind::spatial, generated, reference), {}}};
 }
 
 Values class_fid(const FeatureSet& generated, const FeatureSet& reference, const MetricOptions&) {
   const std::int64_t classes = 1 + *std::max_element(reference.labels.begin(), reference.labels.end());
   const at::Tensor label_a = torch::tensor(generated.labels), label_b = torch::tensor(reference.labels);
-  Values values = {{"class FID", 0, false, {}}};
+  Values values = {{"class FID", 0, {}}};
   for (std::int64_t c = 0; c < classes; ++c) {
     const at::Tensor a = (label_a == c).nonzero().flatten(), b = (label_b == c).nonzero().flatten();
     if (a.size(0) < 2 || b.size(0) < 2)
       throw Error(fmt::format("class FID: class {} has {} generated and {} reference images; it needs at least 2 of each", c, a.size(0), b.size(0)));
     const auto statistics = [](const FeatureSet& set, const at::Tensor& index) { return feature_statistics(rows_of(set).index_select(0, index)); };
-    values.push_back({fmt::format("class FID {}", c), frechet_distance(statistics(generated, a), statistics(reference, b)), false, {}});
+    values.push_back({fmt::format("class FID {}", c), frechet_distance(statistics(generated, a), statistics(reference, b)), {}});
     values.front().value += values.back().value / static_cast<double>(classes);
   }
   return values;
@@ -54,32 +54,32 @@ Values kid(const FeatureSet& generated, const FeatureSet& reference, const Metri
   const std::int64_t size = std::min({options.kid_subset_size, a.size(0), b.size(0)});
   const auto [mean, deviation] = mean_and_deviation(kid_subsets(a, b, options.kid_subsets, size, options.kid_seed));
   const Recipe recipe = {{"kid_subsets", fmt::format("{} of {} images, seed {}", options.kid_subsets, size, options.kid_seed)}};
-  return {{"KID", mean, false, recipe}, {"KID std", deviation, false, recipe}, {"KID full", polynomial_mmd(a, b), false, {}}};
+  return {{"KID", mean, recipe}, {"KID std", deviation, recipe}, {"KID full", polynomial_mmd(a, b), {}}};
 }
 
 Values inception_scores(const FeatureSet& generated, const FeatureSet&, const MetricOptions& options) {
   const at::Tensor p = class_probabilities(generated.rows.at(OutputKind::logits));
   const auto [mean, deviation] = mean_and_deviation(inception_score(p, options.inception_score_splits));
   const Recipe recipe = {{"inception_score_splits", std::to_string(options.inception_score_splits)}};
-  return {{"IS", mean, true, recipe}, {"IS std", deviation, false, recipe}};
+  return {{"IS", mean, recipe}, {"IS std", deviation, recipe}};
 }
 
 Values prdc(const FeatureSet& generated, const FeatureSet& reference, const MetricOptions& options) {
   const ManifoldScores scores = manifold_scores(rows_of(reference), rows_of(generated), options.k_precision, options.k_density);
   const Recipe wide = {{"k", std::to_string(options.k_precision)}}, dense = {{"k", std::to_string(options.k_density)}};
-  return {{"precision", scores.precision, true, wide},
-          {"recall", scores.recall, true, wide},
-          {"density", scores.density, true, dense},
-          {"coverage", scores.coverage, true, dense}};
+  return {{"precision", scores.precision, wide},
+          {"recall", scores.recall, wide},
+          {"density", scores.density, dense},
+          {"coverage", scores.coverage, dense}};
 }
 
 Values mmd(const FeatureSet& generated, const FeatureSet& reference, const MetricOptions& options) {
   const double value = gaussian_mmd(rows_of(generated), rows_of(reference), options.mmd_sigma, options.mmd_scale);
-  return {{"MMD", value, false, {{"mmd_kernel", fmt::format("Gaussian, sigma {}, times {}", options.mmd_sigma, options.mmd_scale)}}}};
+  return {{"MMD", value, {{"mmd_kernel", fmt::format("Gaussian, sigma {}, times {}", options.mmd_sigma, options.mmd_scale)}}}};
 }
 
 Values authpct(const FeatureSet& generated, const FeatureSet& reference, const MetricOptions&) {
-  return {{"AuthPct", 100 * memorisation(rows_of(reference), rows_of(generated), 1).authentic, true, {}}};
+  return {{"AuthPct", 100 * memorisation(rows_of(reference), rows_of(generated), 1).authentic, {}}};
 }
 
 void require(const MetricRow& row, const FeatureSet& set, const char* side) {

@@ -22,8 +22,7 @@ struct MetricOptions {
 struct MetricValue {
   std::string name;  ///< "FID", "KID", "precision", ...
   double value = 0;
-  bool higher_is_better = false;
-  Recipe recipe;     ///< settings of this metric alone
+  Recipe recipe;  ///< settings of this metric alone
 };
 
 /// A row of the table of metrics. A new one is a function and a row: the evaluator keeps what `output` and `keeps_rows` ask for.

@@ -59,7 +59,7 @@ Wanted ScoringOptions::reference() const {
 
 bool is_checkpoint(const std::string& spec) {
   const fs::path path(spec);
-  if (fs::is_regular_file(path)) return path.extension() == ".safetensors" || path.extension() == ".pth";
+  if (fs::is_regular_file(path)) return path.extension() == ".safetensors" || path.extension() == ".pth" || path.extension() == ".pt";
   for (const char* part : {"checkpoints", "state.json", "nnet.pth", "nnet_ema.pth"}) {
     if (fs::exists(path / part)) return true;
   }
