@@ -19,7 +19,8 @@ done
 packages=(build-essential cmake ninja-build git pkg-config ca-certificates ccache mold python3 python3-venv
   libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libcli11-dev libtomlplusplus-dev libspdlog-dev libfmt-dev
   nlohmann-json3-dev zlib1g-dev libjpeg62-turbo-dev libzip-dev libicu-dev libssl-dev dataset-fashion-mnist)
-((tests)) && packages+=(catch2 python3-dev clang-14) # torch.compile builds against Python.h; the fuzzers need clang
+# torch.compile builds against Python.h; the fuzzers need clang; the tests of several processes pgrep and ip
+((tests)) && packages+=(catch2 python3-dev clang-14 procps iproute2)
 
 missing=()
 for package in "${packages[@]}"; do
