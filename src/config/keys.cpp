@@ -165,7 +165,7 @@ const std::vector<ConfigKey>& table() {
        "gradients are summed along one fixed tree over micro-batches: equal bits for 1, 2, 4, ... processes"},
       {"train", "shard_optimizer", kTrain<&T::shard_optimizer>, any(), "every process keeps its share of the optimizer's state (ZeRO-1)"},
       {"train", "hash_every", kTrain<&T::hash_every>, at_least(1), "steps between comparisons of the processes' parameters"},
-      {"train", "process_timeout_s", kTrain<&T::process_timeout_s>, above(0), "seconds that a process waits for another one"},
+      {"train", "process_timeout_s", kTrain<&T::process_timeout_s>, between(0.001, 1e6), "seconds that a process waits for another one"},
       {"train", "histogram_every", kTrain<&T::histogram_every>, at_least(0),
        "steps between histograms of weights and gradients in the event file; 0: never"},
 

@@ -144,7 +144,8 @@ ShardIndex read_shard_index(const fs::path& folder) {
   const std::string json = read_file(folder / "index.json"), records = read_file(folder / "samples.bin");
   ShardIndex index = parse_shard_index(folder, json, std::as_bytes(std::span(records)));
   for (const Shard& shard : index.shards) {
-    if (!fs::is_regular_file(shard.path))
+    std::error_code no_name;  // one that is too long, say
+    if (!fs::is_regular_file(shard.path, no_name))
       throw Error(fmt::format("shard {} is missing, of the {} that index.json names: copy it again, or pack again", shard.path.string(), index.shards.size()));
     const std::uint64_t found = fs::file_size(shard.path);
     if (found == shard.size) continue;

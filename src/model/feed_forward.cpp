@@ -2,6 +2,7 @@
 
 #include "model/feed_forward.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/name_table.h"
@@ -39,7 +40,7 @@ class SwiGlu : public FeedForward {
 
 }  // namespace
 
-std::int64_t swiglu_width(std::int64_t hidden_dim) { return (2 * hidden_dim / 3 + 7) / 8 * 8; }
+std::int64_t swiglu_width(std::int64_t hidden_dim) { return std::max<std::int64_t>(8, (2 * hidden_dim / 3 + 7) / 8 * 8); }
 
 std::shared_ptr<FeedForward> make_feed_forward(const std::string& kind, std::int64_t embed_dim, std::int64_t hidden_dim) {
   static const std::array<std::string, 2> kinds = {"gelu", "swiglu"};

@@ -16,7 +16,7 @@ class FeedForward : public torch::nn::Module {
   virtual at::Tensor forward(const at::Tensor& x) = 0;
 };
 
-/// 2/3 of the hidden width, so that three matrices have the parameters of two, rounded up to a multiple of 8.
+/// 2/3 of the hidden width, so that three matrices have the parameters of two, rounded up to a multiple of 8, at least 8.
 std::int64_t swiglu_width(std::int64_t hidden_dim);
 
 /// Throws Error for a kind that is neither "gelu" nor "swiglu".

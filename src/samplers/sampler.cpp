@@ -44,6 +44,16 @@ std::span<const SolverRow> solver_table() {
 
 const SolverRow& find_solver(const std::string& name) { return find_row(solver_table(), "solver", name); }
 
+void check_solver(const Config& config) {
+  const torch::NoGradGuard no_grad;
+  const auto schedule = make_schedule(config.diffusion);
+  const Denoiser zero = [&](const at::Tensor& x, const std::vector<double>& t) {
+    return Prediction{at::zeros_like(x), x / schedule->sigma(t.front())};
+  };
+  const at::Tensor one = at::ones({1, 1, 1, 1});
+  find_solver(config.sample.solver).solve(zero, *schedule, one, [&](std::int64_t) { return one; }, sampler_options(config.sample));
+}
+
 SamplerOptions sampler_options(const SampleConfig& config) {
   SamplerOptions options;
   options.num_steps = config.num_steps;

@@ -63,4 +63,8 @@ struct SolverRow {
 std::span<const SolverRow> solver_table();
 const SolverRow& find_solver(const std::string& name);
 
+/// Throws Error, as sampling would, where config.sample's solver, time grid, order or times do not fit config.diffusion: the solver runs once, on one
+/// number and without a network.
+void check_solver(const Config& config);
+
 }  // namespace uvit

@@ -5,14 +5,17 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "samplers/sampler.h"
 
 namespace uvit {
 namespace fs = std::filesystem;
 
 void check_trainable(const Config& config) {
   validate(config);
+  const bool draws = config.train.sample_every > 0 || config.eval.every_steps > 0;
+  check_solver(config);  // whether it draws or not: the checkpoints carry these settings on
   const bool conditional = config.data.num_classes > 0 || config.model.context_dim > 0;
-  if (config.train.sample_every > 0 && config.sample.guidance_scale != 1.0 && (!conditional || config.diffusion.label_dropout == 0))
+  if (draws && config.sample.guidance_scale != 1.0 && (!conditional || config.diffusion.label_dropout == 0))
     throw Error("sample.guidance_scale is not 1, but training is without label dropout: set diffusion.label_dropout, or sample.guidance_scale = 1");
 }
 

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cmath>
 #include <optional>
+#include <set>
 #include <tuple>
 
 #include "core/atomic_file.h"
@@ -56,6 +57,14 @@ void keep_snapshots(const fs::path& run, const fs::path& step_folder, const Trai
     fs::copy_file(step_folder / name, folder / name, failed);
     if (failed) throw Error(fmt::format("cannot keep the EMA snapshot {}: {}", (folder / name).string(), failed.message()));
   }
+}
+
+void remove_snapshots_beyond(const fs::path& run, std::int64_t step) {
+  std::set<fs::path> folders;
+  for (const EmaSnapshot& snapshot : find_snapshots(run))
+    if (snapshot.step > step) folders.insert(snapshot.file.parent_path());
+  std::error_code gone;
+  for (const fs::path& folder : folders) fs::remove_all(folder, gone);
 }
 
 std::vector<EmaSnapshot> find_snapshots(const fs::path& run) {

@@ -17,6 +17,9 @@ struct EmaSnapshot {
 /// has none.
 void keep_snapshots(const std::filesystem::path& run, const std::filesystem::path& step_folder, const TrainConfig& train);
 
+/// Removes those of later steps: of a way that training has gone back from.
+void remove_snapshots_beyond(const std::filesystem::path& run, std::int64_t step);
+
 /// The snapshots of a run, by step and length.
 std::vector<EmaSnapshot> find_snapshots(const std::filesystem::path& run);
 

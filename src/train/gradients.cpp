@@ -39,7 +39,7 @@ BatchLosses add_gradients(UViT& model, const TrainingBatch& batch, const Config&
   const double images = static_cast<double>(n) * sum.processes().size();
   std::vector<at::Tensor> losses_of_micro, alignments;
   for (std::int64_t first = 0; first < n; first += micro) {
-    if (first > 0 && sum.processes().alone() && interrupt_requested()) throw Interrupted();
+    if (first > 0 && sum.processes().any(interrupt_requested())) throw Interrupted();
     const std::int64_t size = std::min(micro, n - first);
     const bool copy = sum.wants_copies();
     at::Tensor projected;

@@ -23,7 +23,7 @@ struct BatchLosses {
 /// The parameters' gradients, which must be undefined, become loss_scale times the gradient of the mean diffusion loss of the global batch (with an
 /// encoder: of diffusion + train.align_weight * alignment), summed over micro-batches and processes by `sum`.
 /// @param batch  this process's share of the global batch; @param encoder  may be null
-/// Throws Interrupted (interrupt.h) between two micro-batches after a signal, in a process that is alone: the weights are still those before the step.
+/// Throws Interrupted (interrupt.h), in all processes, between two micro-batches after a signal in any: the weights are still those before the step.
 BatchLosses add_gradients(UViT& model, const TrainingBatch& batch, const Config& config, const Schedule& schedule, double loss_scale, GradientSum& sum,
                           const AlignmentEncoder* encoder = nullptr);
 

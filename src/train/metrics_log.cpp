@@ -6,6 +6,7 @@
 
 #include "config/keys.h"
 #include "core/atomic_file.h"
+#include "train/json_value.h"
 
 namespace uvit {
 namespace fs = std::filesystem;
@@ -22,8 +23,8 @@ double drop_lines_beyond(const fs::path& path, std::int64_t step) {
   double seconds = 0;
   for (std::string line; std::getline(lines, line);) {
     const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!json.is_object() || json.value("step", step + 1) > step) continue;
-    seconds = json.value("seconds", seconds);
+    if (!json.is_object() || value_or(json, "step", step + 1) > step) continue;
+    seconds = value_or(json, "seconds", seconds);
     kept += line + "\n";
   }
   if (kept != text) write_file(path, kept);

@@ -8,6 +8,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/file_lock.h"
+#include "train/json_value.h"
 
 namespace uvit {
 namespace fs = std::filesystem;
@@ -39,8 +40,8 @@ std::optional<RunStatus> read_run_status(const fs::path& run) {
   if (!fs::exists(file)) return begun ? std::optional(from_checkpoint(run)) : std::nullopt;
   const auto json = nlohmann::json::parse(read_file(file), nullptr, false);
   if (!json.is_object()) return from_checkpoint(run);
-  RunStatus status{.state = json.value("state", "failed"), .step = json.value("step", std::int64_t{0}), .steps = json.value("steps", std::int64_t{0}),
-                   .error = json.value("error", "")};
+  RunStatus status{.state = value_or<std::string>(json, "state", "failed"), .step = value_or(json, "step", std::int64_t{0}),
+                   .steps = value_or(json, "steps", std::int64_t{0}), .error = value_or<std::string>(json, "error", "")};
   const bool held = is_locked(run / "lock");
   if (held) status.state = "running";
   if (!held && status.state == "running") status.state = "killed";

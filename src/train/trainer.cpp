@@ -21,6 +21,7 @@
 #include "train/checkpoint_choice.h"
 #include "train/device_batches.h"
 #include "train/diagnosis.h"
+#include "train/ema_snapshots.h"
 #include "train/evaluation.h"
 #include "train/gradients.h"
 #include "train/histograms.h"
@@ -121,12 +122,12 @@ Trainer::Trainer(const TrainRequest& request)
                                       micro_batches_of(config_.train, processes_.size()))) {
   check_data(config_, *dataset_);
   if (!config_.train.init_from.empty() && !has_checkpoints(run_)) state_.start_from(config_.train.init_from);
-  const bool goes_on = begin_run(run_, request.resume, processes_, lock_);
   if (config_.train.eval_every > 0) {
     processes_.first_alone([this] { held_out_.emplace(config_); });  // what cannot be read is said once
     if (!held_out_) held_out_.emplace(config_);
   }
   if (config_.eval.every_steps > 0) training_score_.emplace(config_, processes_);
+  const bool goes_on = begin_run(run_, request.resume, processes_, lock_);
   if (goes_on) resume();
   if (!processes_.is_first()) return;
   metrics_.emplace(run_, unfinished_ ? state_.step - 1 : state_.step);
@@ -142,7 +143,7 @@ Trainer::Trainer(const TrainRequest& request)
 
 TrainResult Trainer::run() {
   TrainResult result{.step = state_.step, .eval_loss = -1, .checkpoint = checkpoint_};
-  const std::int64_t begun_at = state_.step;
+  const std::int64_t begun_at = state_.step, rollbacks = state_.rollbacks;
   started_ = std::chrono::steady_clock::now();
   try {
     train_steps(result);
@@ -150,7 +151,8 @@ TrainResult Trainer::run() {
     result.interrupted = true;
   }
   result.interrupted = result.interrupted || !is_last();
-  if (result.interrupted && state_.step > begun_at && (unfinished_ || checkpoint_.filename() != fmt::format("step-{}", state_.step))) save(std::nullopt);
+  const bool moved = state_.step > begun_at || state_.rollbacks > rollbacks;
+  if (result.interrupted && moved && (unfinished_ || checkpoint_.filename() != fmt::format("step-{}", state_.step))) save(std::nullopt);
   result.step = state_.step;
   result.images_per_second = whole_run_.images_per_second();
   result.checkpoint = checkpoint_;
@@ -396,6 +398,7 @@ void Trainer::roll_back(const std::string& why) {
   checkpoint_ = state_.save(run_, std::move(saved));
   if (!processes_.is_first()) return;
   remove_checkpoints_beyond(run_, state_.step);
+  remove_snapshots_beyond(run_, state_.step);
   metrics_->rewind(state_.step);
   drop_training_scores_beyond(run_ / "scores.jsonl", state_.step);
   link_best();
@@ -405,13 +408,15 @@ void Trainer::roll_back(const std::string& why) {
 void Trainer::stop(const std::string& why) {
   const std::string kept = checkpoint_.empty() ? "no checkpoint was saved before" : fmt::format("the newest checkpoint is {}", checkpoint_.string());
   std::string found;
-  if (processes_.is_first() && batch_.x0.defined()) {
+  processes_.first_alone([&] {
+    if (!batch_.x0.defined()) return;
     const ForwardReport forward = inspect_forward(state_.model(), batch_, config_, *schedule_, batch_.x0.size(0), true);
     found = first_not_finite(state_.model(), batch_, forward);
     for (const auto& [block, score] : forward.max_scores) spdlog::warn("largest attention score of {}: {:g}", block, score);
     found = fmt::format("; first not finite: {}; largest attention score {:g}", found.empty() ? "nothing in a pass over the last images" : found,
                         forward.max_score());
-  }
+  });
+  if (!processes_.is_first()) processes_.barrier();  // until rank 0, which has said it, is gone
   throw Error(fmt::format("training stopped in step {}: {}, {} of {} returns to a checkpoint done{}; {}; try a smaller optimizer.lr, or "
                           "optimizer.clip_grad_norm",
                           state_.step, why, state_.rollbacks, config_.train.max_rollbacks, found, kept));

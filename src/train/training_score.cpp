@@ -17,6 +17,7 @@
 #include "samplers/generate.h"
 #include "samplers/sample_recipe.h"
 #include "train/interrupt.h"
+#include "train/json_value.h"
 
 namespace uvit {
 namespace {
@@ -77,8 +78,8 @@ namespace {
 std::optional<std::int64_t> step_taken(const nlohmann::json& score) {
   if (!score.is_object() || !score.contains("recipe") || !score["recipe"].is_object()) return std::nullopt;
   const nlohmann::json& recipe = score["recipe"];
-  if (recipe.value("taken", "") != kInTraining) return std::nullopt;
-  const std::string text = recipe.value("step", "");
+  if (value_or<std::string>(recipe, "taken", "") != kInTraining) return std::nullopt;
+  const std::string text = value_or<std::string>(recipe, "step", "");
   std::int64_t step = 0;
   const auto result = std::from_chars(text.data(), text.data() + text.size(), step);
   return result.ec == std::errc() ? std::optional(step) : std::nullopt;
@@ -94,8 +95,8 @@ std::vector<TakenScore> TrainingScore::taken_before(const std::filesystem::path&
   for (std::string line; std::getline(stream, line);) {
     const auto score = nlohmann::json::parse(line, nullptr, false);
     const auto step = step_taken(score);
-    if (!step || score.value("metric", "") != metric || score["recipe"].value("reference_hash", "") != reference_.hash) continue;
-    taken.push_back({*step, score.value("value", 0.0)});
+    if (!step || value_or<std::string>(score, "metric", "") != metric || value_or<std::string>(score["recipe"], "reference_hash", "") != reference_.hash) continue;
+    taken.push_back({*step, value_or(score, "value", 0.0)});
   }
   return taken;
 }

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
@@ -182,6 +183,8 @@ fs::path TrainingState::save(const fs::path& run, CheckpointState state) const {
   state.rollbacks = rollbacks;
   NamedTensors moments = optimizer_->state();
   if (is_sharded()) moments = merge_states(gather_named(processes_, moments));
+  // So that the file is the same however many processes hold the moments.
+  std::sort(moments.begin(), moments.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   CheckpointTensors tensors{.model = parameters_, .ema = {}, .optimizer = std::move(moments)};
   for (const Ema& ema : emas_) tensors.ema[ema.profile()] = ema.parameters();
   tensors.optimizer.emplace_back("loss_scale", loss_scale_.state());

@@ -45,6 +45,9 @@ succeed . "$uvit" sample run --out named.png --class Bag --grid 1x2 --guidance-s
 
 # What else is drawn from a model.
 succeed '^animation: ' "$uvit" film run -n 2 --frames 3 --num-steps 3 --out film.png --animation film.apng
+# An adaptive solver calls the network more often for one image than for another: the shorter film stands still at its end.
+succeed '^animation: ' "$uvit" film run -n 4 --frames 1000 --solver dpm_solver_adaptive --batch-size 1 --set sample.tolerance=0.0001 --guidance-scale 60 --out film.png \
+  --animation film.apng
 succeed '9 variations' "$uvit" edit run --image all/seed-000003-class-3.png --num-steps 3 --out edit.png
 succeed 'paintings' "$uvit" edit run --image all/seed-000003-class-3.png --mask all/seed-000007-class-7.png -n 2 --num-steps 3 --out edit.png
 succeed '^interpolation.png: 4 images' "$uvit" interpolate run --seeds 1,2 --classes Bag,3 --frames 4 --num-steps 2
@@ -89,6 +92,8 @@ tiny_train lengths --set "train.ema_power=[0.05, 0.1]" --set train.checkpoint_ev
   fail "training: $(tail -n 3 err)"
 succeed '^length.safetensors: EMA of relative length 0.15 at step 6, from 12 snapshots' "$uvit" ema lengths --length 0.15 -o length.safetensors
 succeed '^grid: ' "$uvit" sample length.safetensors --config lengths/config.toml -n 2 --grid 1x2 --out length.png
+expect 1 'at step 999 cannot be made of these snapshots; there are some of steps 1, 2, 3, 4, 5, 6' "$uvit" ema lengths --length 0.15 --step 999 -o none.safetensors
+expect 2 'step' "$uvit" ema lengths --length 0.15 --step -4 -o none.safetensors
 expect 1 'train.ema_power' "$uvit" ema run --length 0.1 -o none.safetensors
 expect 1 '0.2887' "$uvit" ema lengths --length 0.4 -o none.safetensors
 

@@ -117,6 +117,10 @@ grep -q 'changed since the checkpoint: .*train.log_every (the run has 1, the con
 # Damaged checkpoints: the newest is named and the one before it used; when all are damaged there is one line.
 cp -r whole damaged
 printf '\xff\xff' | dd of=damaged/checkpoints/step-6/optimizer.safetensors bs=1 seek=40000 conv=notrunc 2>/dev/null
+echo '{"step":"x","loss":1}' >>damaged/metrics.jsonl # lines that somebody edited are left out
+echo '{"metric":5,"value":1,"recipe":{"taken":3,"step":4}}' >>damaged/scores.jsonl
+echo '{"state":5}' >damaged/status.json
+succeed '^.*damaged  *failed' "$uvit" runs .
 tiny_train damaged --resume >/dev/null 2>err || fail "a damaged checkpoint: $(tail -n 3 err)"
 grep -q 'step-6 cannot be used: .*optimizer.safetensors' err || fail "the damaged checkpoint is not named: $(cat err)"
 grep -q 'resuming from .*step-3' err || fail "not the checkpoint before: $(cat err)"
@@ -155,7 +159,7 @@ succeed 'trained 6 steps' tiny_train preview --resume --set train.sample_every=3
 [ -s preview/samples/step-3.png ] && [ -s preview/samples/step-6.png ] || fail "samples: $(ls preview/samples)"
 cmp <(without_clock whole) <(without_clock preview) || fail "a signal changed the log"
 cmp whole/checkpoints/step-6/optimizer.safetensors preview/checkpoints/step-6/optimizer.safetensors || fail "a signal changed the run"
-succeed 'trained 3 steps' tiny_train scoring --resume --set train.steps=3 --set eval.every_steps=3 --set eval.n=10 --set eval.reference=reference.npz
+succeed 'all 3 steps were trained before' tiny_train scoring --resume --set train.steps=3 --set eval.every_steps=3 --set eval.n=10 --set eval.reference=reference.npz
 [ "$(grep -c '"step":"3"' scoring/scores.jsonl)" = 1 ] || fail "the score of step 3: $(cat scoring/scores.jsonl)"
 
 # The runs of a folder.

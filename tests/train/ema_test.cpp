@@ -168,4 +168,9 @@ TEST_CASE("training keeps the snapshots that checkpoints lose, and goes on with 
     REQUIRE(same != direct.end());
     check_tensor(again[i].first, again[i].second, same->second, 1e-5 * (max_abs(same->second) + 1e-3));
   }
+
+  // What training goes back from takes its snapshots with it.
+  remove_snapshots_beyond(folder / "whole", 5);
+  REQUIRE(find_snapshots(folder / "whole").size() == 4);
+  CHECK(find_snapshots(folder / "whole").back().step == 4);
 }

@@ -282,6 +282,13 @@ TEST_CASE("what cannot be trained is refused before anything is written") {
   };
   refused("context", [](Config& c) { c.model.context_dim = 8, c.model.context_tokens = 2; });
   refused("label_dropout", [](Config& c) { c.train.sample_every = 2, c.sample.guidance_scale = 2, c.diffusion.label_dropout = 0; });
+  refused("label_dropout", [](Config& c) { c.eval.every_steps = 2, c.sample.guidance_scale = 2, c.diffusion.label_dropout = 0; });
+  refused("unknown solver 'heunn'", [](Config& c) { c.sample.solver = "heunn"; });
+  refused("unknown time grid 'steep'", [](Config& c) { c.sample.solver = "dpm_solver_pp_2m", c.sample.time_grid = "steep"; });
+  refused("t = 5", [](Config& c) { c.sample.t_end = 5; });
+  refused("sample.order", [](Config& c) { c.sample.solver = "dpm_solver_adaptive", c.sample.order = 1; });
+  refused("schedule", [](Config& c) { c.sample.solver = "flow_heun", c.diffusion.schedule = "edm", c.diffusion.prediction = "edm", c.diffusion.weighting = "edm"; });
+  refused("unknown feature network", [](Config& c) { c.eval.every_steps = 2, c.eval.metric = "none"; });
   refused("nowhere", [](Config& c) { c.data.path = "nowhere"; });
   if (!torch::cuda::is_available()) refused("cuda", [](Config& c) { c.train.device = "cuda"; });
   write_file(scratch / "file", std::string_view("no folder"));

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "commands/commands.h"
 #include "commands/sampling_options.h"
 #include "core/atomic_file.h"
@@ -46,9 +48,14 @@ void run(const Arguments& arguments) {
   const GenerateReport report = draw(loaded, request, [&](std::size_t index, const Image& image) { results[index] = image; });
 
   std::vector<std::vector<Image>> animated;  // [image][frame]
+  std::size_t most_calls = 0;                // an adaptive solver calls the network more often for one image than for another
+  for (const Film& film : films) most_calls = std::max(most_calls, film.states.size());
+  const auto frames_of = [&](std::vector<Image> calls, const Image& result) {
+    calls.resize(most_calls, result);
+    return pick(calls, result, arguments.frames);
+  };
   for (std::size_t i = 0; i < films.size(); ++i) {
-    const std::vector<Image> states = pick(films[i].states, results[i], arguments.frames);
-    const std::vector<Image> predictions = pick(films[i].predictions, results[i], arguments.frames);
+    const std::vector<Image> states = frames_of(films[i].states, results[i]), predictions = frames_of(films[i].predictions, results[i]);
     strip.insert(strip.end(), states.begin(), states.end());
     strip.insert(strip.end(), predictions.begin(), predictions.end());
     animated.push_back(states);

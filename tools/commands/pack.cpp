@@ -8,6 +8,7 @@
 #include <map>
 
 #include "commands/commands.h"
+#include "config/keys.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "data/pack.h"
@@ -49,6 +50,10 @@ DataConfig resolved_data(const Arguments& arguments) {
   }
   if (!arguments.image_size.empty()) data.image_size = arguments.image_size;
   if (arguments.channels) data.channels = *arguments.channels;
+  Config config;
+  config.data = data;
+  for (const ConfigKey& key : config_keys())
+    if (key.section == "data") check_range(key, config);
   return data;
 }
 

@@ -13,6 +13,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/progress.h"
+#include "train/json_value.h"
 #include "train/run_status.h"
 
 namespace uvit {
@@ -33,7 +34,7 @@ std::vector<Json> read_lines(const fs::path& path) {
 /// The lowest distance of the newest kind that the run has scores of: others cannot be compared with it.
 std::optional<Json> best_score(const std::vector<Json>& scores) {
   const auto is_distance = [](const Json& score) {
-    const std::string metric = score.value("metric", "");
+    const std::string metric = value_or<std::string>(score, "metric", "");
     return (metric.starts_with("FD[") || metric.starts_with("FID@")) && score.contains("value") && score["value"].is_number();
   };
   std::optional<Json> best;
@@ -59,7 +60,7 @@ Json describe(const fs::path& run, const RunStatus& status) {
   const std::vector<Json> metrics = read_lines(run / "metrics.jsonl");
   const std::optional<Json> best = best_score(read_lines(run / "scores.jsonl"));
   // A run that still trains wrote its status when it began.
-  const std::int64_t step = metrics.empty() ? status.step : std::max(status.step, metrics.back().value("step", std::int64_t{0}));
+  const std::int64_t step = metrics.empty() ? status.step : std::max(status.step, value_or(metrics.back(), "step", std::int64_t{0}));
   Json json = {{"run", run.string()}, {"state", status.state}, {"step", step}, {"steps", status.steps}};
   json["loss"] = metrics.empty() || !metrics.back().contains("loss") ? Json(nullptr) : metrics.back()["loss"];
   json["best_score"] = best ? Json{{"metric", (*best)["metric"]}, {"value", (*best)["value"]}} : Json(nullptr);

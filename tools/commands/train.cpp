@@ -39,9 +39,17 @@ void run(const Arguments& arguments) {
   const TrainResult result = train(request);
   processes->barrier();  // rank 0, whose store the others use, ends last
   if (!processes->is_first()) return;
+  if (result.interrupted && result.checkpoint.empty()) {
+    fmt::print("stopped before the end of the first step: there is nothing to save\n");
+    return;
+  }
   if (result.interrupted) {
     fmt::print("stopped at step {}; checkpoint {}\ngo on with: uvit train {} --out {} --resume\n", result.step, result.checkpoint.string(), arguments.config,
                request.run.string());
+    return;
+  }
+  if (result.images_per_second == 0) {
+    fmt::print("all {} steps were trained before; checkpoint {}\n", result.step, result.checkpoint.string());
     return;
   }
   fmt::print("trained {} steps, loss {:.5f}, {:.1f} images/s; checkpoint {}\n", result.step, result.loss, result.images_per_second, result.checkpoint.string());
