@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/version.h"
+#include "io/json_field.h"
 #include "io/safetensors.h"
 
 namespace uvit {
@@ -70,14 +71,14 @@ Json state_to_json(const CheckpointState& state) {
 
 CheckpointState state_from_json(const Json& json, const fs::path& path) {
   CheckpointState state;
-  state.step = json.at("step").get<std::int64_t>();
-  state.images_seen = json.at("images_seen").get<std::int64_t>();
+  state.step = integer_at(json, "step");
+  state.images_seen = integer_at(json, "images_seen");
   if (!json.at("eval_loss").is_null()) state.eval_loss = json.at("eval_loss").get<double>();
   state.loss_sum = json.at("loss_since_log").at("sum").get<double>();
-  state.loss_count = json.at("loss_since_log").at("count").get<std::int64_t>();
-  state.skipped_steps = json.value("skipped_steps", state.skipped_steps);
-  state.bad_steps_in_a_row = json.value("bad_steps_in_a_row", state.bad_steps_in_a_row);
-  state.rollbacks = json.value("rollbacks", state.rollbacks);
+  state.loss_count = integer_at(json.at("loss_since_log"), "count");
+  state.skipped_steps = value_or(json, "skipped_steps", state.skipped_steps);
+  state.bad_steps_in_a_row = value_or(json, "bad_steps_in_a_row", state.bad_steps_in_a_row);
+  state.rollbacks = value_or(json, "rollbacks", state.rollbacks);
   state.rolled_back_to = json.value("rolled_back_to", state.rolled_back_to);
   if (json.contains("unfinished_step")) {
     const Json& step = json["unfinished_step"];
@@ -90,7 +91,7 @@ CheckpointState state_from_json(const Json& json, const fs::path& path) {
   }
   state.plan.kinds = json.at("attention_plan").get<std::vector<std::string>>();
   state.class_names = json.at("class_names").get<std::vector<std::string>>();
-  state.threads = json.at("threads").get<std::int64_t>();
+  state.threads = integer_at(json, "threads");
   state.config = parse_config(json.at("config").get<std::string>(), path.string());
   return state;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <vector>
 
 // Compiled without contraction: a fused multiply-add would round otherwise than OpenCV does.
@@ -39,27 +40,66 @@ std::vector<Span> spans_of(int source, int target) {
   return spans;
 }
 
-/// One row of the picture, shrunk. @param row  its values and at least one more
-void shrink_row(const float* row, const std::vector<Span>& columns, Float4* out) {
-  for (const Span& span : columns) {
-    const float* pixel = row + span.first * kChannels;
+/// The spans of a row as taps: `count` of them for each target position, those beyond its span with weight 0, which changes no sum. One loop of fixed
+/// length serves all, where the spans' own lengths would be guessed wrong by the processor time and again.
+struct Taps {
+  int count = 0;
+  std::vector<int> first;      ///< [target], of values
+  std::vector<float> weights;  ///< [target, count]
+};
+
+Taps taps_of(const std::vector<Span>& spans) {
+  Taps taps;
+  for (const Span& span : spans) taps.count = std::max(taps.count, static_cast<int>(span.weights.size()));
+  taps.weights.assign(spans.size() * static_cast<std::size_t>(taps.count), 0.0f);
+  for (std::size_t i = 0; i < spans.size(); ++i) {
+    taps.first.push_back(spans[i].first * kChannels);
+    std::copy(spans[i].weights.begin(), spans[i].weights.end(), taps.weights.begin() + static_cast<std::ptrdiff_t>(i * static_cast<std::size_t>(taps.count)));
+  }
+  return taps;
+}
+
+/// One row of the picture, shrunk. @param row  its values, and zeros for a whole span of taps behind them
+template <int kCount>
+void shrink_row(const float* row, const Taps& taps, Float4* out) {
+  const int count = kCount > 0 ? kCount : taps.count;
+  const float* weight = taps.weights.data();
+  for (const int first : taps.first) {
+    const float* pixel = row + first;
     Float4 sum = {};
-    for (const float weight : span.weights) {
+    for (int k = 0; k < count; ++k) {
       Float4 values;
-      std::memcpy(&values, pixel, sizeof values);
-      sum += values * weight;
-      pixel += kChannels;
+      std::memcpy(&values, pixel + k * kChannels, sizeof values);
+      sum += values * weight[k];
     }
+    weight += count;
     *out++ = sum;
   }
+}
+
+using ShrinkRow = void (*)(const float* row, const Taps& taps, Float4* out);
+
+ShrinkRow shrink_row_of(int count) {
+  static constexpr ShrinkRow kUnrolled[] = {shrink_row<0>, shrink_row<1>, shrink_row<2>, shrink_row<3>, shrink_row<4>, shrink_row<5>, shrink_row<6>, shrink_row<7>, shrink_row<8>};
+  return count < static_cast<int>(std::size(kUnrolled)) ? kUnrolled[count] : kUnrolled[0];
+}
+
+/// A mean of bytes, to the nearest whole number, halves to the even one (as lrintf does, without its call): adding 1.5 * 2^23 rounds away all that is
+/// behind the point.
+std::uint8_t rounded(float mean) {
+  constexpr float kNoFraction = 12582912.0f;
+  const float whole = mean + kNoFraction;
+  return static_cast<std::uint8_t>(std::clamp(whole - kNoFraction, 0.0f, 255.0f));
 }
 
 }  // namespace
 
 void resize_area_rgb(const std::uint8_t* pixels, int height, int width, std::uint8_t* out, int out_height, int out_width) {
   const std::size_t row_values = static_cast<std::size_t>(width) * kChannels, columns = static_cast<std::size_t>(out_width);
-  const std::vector<Span> across = spans_of(width, out_width), down = spans_of(height, out_height);
-  std::vector<float> row(row_values + 1);
+  const std::vector<Span> down = spans_of(height, out_height);
+  const Taps across = taps_of(spans_of(width, out_width));
+  const ShrinkRow shrink_row = shrink_row_of(across.count);
+  std::vector<float> row(row_values + static_cast<std::size_t>(across.count) * kChannels + 1);
   std::vector<Float4> shrunk(columns), sums(columns);
   int in_shrunk = -1;  // the row that `shrunk` holds: neighbours share the one at their border
   for (const Span& rows : down) {
@@ -78,7 +118,7 @@ void resize_area_rgb(const std::uint8_t* pixels, int height, int width, std::uin
         for (std::size_t x = 0; x < columns; ++x) sums[x] += shrunk[x] * weight;
     }
     for (std::size_t x = 0; x < columns; ++x)
-      for (int c = 0; c < kChannels; ++c) *out++ = static_cast<std::uint8_t>(std::clamp<long>(std::lrintf(sums[x][c]), 0, 255));
+      for (int c = 0; c < kChannels; ++c) *out++ = rounded(sums[x][c]);
   }
 }
 

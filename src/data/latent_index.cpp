@@ -6,6 +6,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "io/json_field.h"
 
 namespace uvit {
 namespace fs = std::filesystem;
@@ -18,7 +19,7 @@ constexpr int kFormat = 1;
 Json read_json(const fs::path& path) {
   const Json json = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) throw Error(fmt::format("{} is damaged: it is no JSON object; encode again", path.string()));
-  if (json.value("format", 0) != kFormat) throw Error(fmt::format("{} has another format than {}: encode again", path.string(), kFormat));
+  if (value_or(json, "format", 0) != kFormat) throw Error(fmt::format("{} has another format than {}: encode again", path.string(), kFormat));
   return json;
 }
 
@@ -39,16 +40,16 @@ LatentIndex read_latent_index(const fs::path& split_folder) {
   if (!fs::is_regular_file(path)) throw Error(fmt::format("{} holds no latents: make them with `uvit encode`", split_folder.string()));
   LatentIndex index = read_fields(path, [](const Json& json) {
     LatentIndex i;
-    i.count = json.at("count");
-    i.shard_size = json.at("shard_size");
-    i.channels = json.at("channels");
-    i.height = json.at("height");
-    i.width = json.at("width");
+    i.count = integer_at(json, "count");
+    i.shard_size = integer_at(json, "shard_size");
+    i.channels = integer_at(json, "channels");
+    i.height = integer_at(json, "height");
+    i.width = integer_at(json, "width");
     i.scale_factor = json.at("scale_factor");
     i.flips = json.at("flips");
     i.autoencoder = json.at("autoencoder");
     i.source = json.at("source");
-    i.num_classes = json.at("num_classes");
+    i.num_classes = integer_at(json, "num_classes");
     i.class_names = json.at("class_names").get<std::vector<std::string>>();
     i.mean = json.at("mean").get<std::vector<double>>();
     i.std = json.at("std").get<std::vector<double>>();
@@ -83,7 +84,7 @@ std::optional<CaptionIndex> read_caption_index(const fs::path& split_folder) {
   const fs::path path = split_folder / "captions.json";
   if (!fs::is_regular_file(path)) return std::nullopt;
   const CaptionIndex index = read_fields(path, [](const Json& json) {
-    return CaptionIndex{json.at("count"), json.at("shard_size"), json.at("tokens"), json.at("dim"), json.at("text_encoder")};
+    return CaptionIndex{integer_at(json, "count"), integer_at(json, "shard_size"), integer_at(json, "tokens"), integer_at(json, "dim"), json.at("text_encoder")};
   });
   for (const std::int64_t value : {index.count, index.shard_size, index.tokens, index.dim})
     if (value < 1) throw Error(fmt::format("{} is damaged: a size is {}; encode again", path.string(), value));

@@ -6,7 +6,7 @@
 
 #include "config/keys.h"
 #include "core/atomic_file.h"
-#include "train/json_value.h"
+#include "io/json_field.h"
 
 namespace uvit {
 namespace fs = std::filesystem;

@@ -8,7 +8,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/file_lock.h"
-#include "train/json_value.h"
+#include "io/json_field.h"
 
 namespace uvit {
 namespace fs = std::filesystem;

@@ -20,6 +20,7 @@
 #include "core/progress.h"
 #include "data/latent_index.h"
 #include "data/shard_index.h"
+#include "io/json_field.h"
 #include "io/safetensors.h"
 #include "train/interrupt.h"
 
@@ -59,14 +60,14 @@ namespace {
 
 std::vector<Caption> read_coco(const nlohmann::json& json) {
   std::map<std::int64_t, std::int64_t> numbers;  // image id -> place among the sorted ids
-  for (const auto& image : json.at("images")) numbers.emplace(image.at("id").get<std::int64_t>(), 0);
+  for (const auto& image : json.at("images")) numbers.emplace(integer_at(image, "id"), 0);
   std::int64_t next = 0;
   for (auto& [id, number] : numbers) number = next++;
   std::vector<std::pair<std::int64_t, Caption>> found;
   for (const auto& annotation : json.at("annotations")) {
-    const auto number = numbers.find(annotation.at("image_id").get<std::int64_t>());
+    const auto number = numbers.find(integer_at(annotation, "image_id"));
     if (number == numbers.end()) throw Error("a caption belongs to no image of the file");
-    found.emplace_back(annotation.at("id").get<std::int64_t>(), Caption{number->second, annotation.at("caption").get<std::string>()});
+    found.emplace_back(integer_at(annotation, "id"), Caption{number->second, annotation.at("caption").get<std::string>()});
   }
   std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return std::pair(a.second.image, a.first) < std::pair(b.second.image, b.first); });
   std::vector<Caption> captions;

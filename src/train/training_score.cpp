@@ -13,11 +13,11 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "data/image_io.h"
+#include "io/json_field.h"
 #include "metrics/metric.h"
 #include "samplers/generate.h"
 #include "samplers/sample_recipe.h"
 #include "train/interrupt.h"
-#include "train/json_value.h"
 
 namespace uvit {
 namespace {

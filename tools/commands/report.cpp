@@ -11,6 +11,7 @@
 #include "commands/commands.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "io/json_field.h"
 
 namespace uvit {
 namespace {
@@ -32,7 +33,7 @@ std::vector<json> read_json_lines(const std::filesystem::path& path) {
 /// The newest score whose metric starts with one of `prefixes`; floors and extrapolations are scores of their own.
 const json* newest(const std::vector<json>& scores, const std::vector<std::string>& prefixes) {
   const auto found = std::find_if(scores.rbegin(), scores.rend(), [&](const json& score) {
-    const std::string metric = score.value("metric", "");
+    const std::string metric = value_or<std::string>(score, "metric", "");
     const bool beside = metric.find(" floor@") != std::string::npos || metric.find(" infinity@") != std::string::npos;
     return !beside && std::any_of(prefixes.begin(), prefixes.end(), [&](const std::string& prefix) { return metric.starts_with(prefix); });
   });

@@ -13,7 +13,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/progress.h"
-#include "train/json_value.h"
+#include "io/json_field.h"
 #include "train/run_status.h"
 
 namespace uvit {
