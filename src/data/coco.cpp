@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "data/datasets.h"
 #include "data/file_list.h"
+#include "io/json_field.h"
 
 namespace uvit {
 namespace fs = std::filesystem;
@@ -21,7 +22,7 @@ std::unique_ptr<Dataset> open_coco(const DataConfig& config, Split split) {
     std::map<std::int64_t, std::string> names;
     try {
       const auto json = nlohmann::json::parse(read_file(annotations));
-      for (const auto& image : json.at("images")) names[image.at("id").get<std::int64_t>()] = image.at("file_name").get<std::string>();
+      for (const auto& image : json.at("images")) names[integer_at(image, "id")] = image.at("file_name").get<std::string>();
     } catch (const nlohmann::json::exception& error) {
       throw Error(fmt::format("cannot read {} as COCO's captions: {}", annotations.string(), error.what()));
     }
