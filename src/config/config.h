@@ -60,6 +60,7 @@ struct DataConfig {
   std::int64_t workers = 1;               ///< loader threads
   std::int64_t prefetch = 4;              ///< batches held ready
   std::string on_error = "fail";          ///< a broken image: "fail" names it and stops; "skip" leaves it out and counts it
+  bool jpeg_scaling = false;              ///< decode large JPEGs at 1/2, 1/4 or 1/8 of their size: faster, slightly other pixels
   std::int64_t limit = 0;                 ///< use only the first images; 0: all
   std::string autoencoder;                ///< weights of the KL autoencoder that decodes latents; "" where images are no latents
   double scale_factor = 0.18215;          ///< latents are this times a draw of the autoencoder's posterior; must be what the latent dataset says

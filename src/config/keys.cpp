@@ -104,6 +104,8 @@ const std::vector<ConfigKey>& table() {
       {"data", "prefetch", kData<&A::prefetch>, between(1, 1024), "batches held ready"},
       {"data", "on_error", kData<&A::on_error>, one_of({"fail", "skip"}),
        "a broken image: fail names it and stops; skip leaves it out and counts it"},
+      {"data", "jpeg_scaling", kData<&A::jpeg_scaling>, any(),
+       "true: colour JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where that is still 1.5 times the wanted one (libjpeg's scaled DCT): faster, other pixels"},
       {"data", "limit", kData<&A::limit>, at_least(0), "use only the first images; 0: all"},
       {"data", "autoencoder", kData<&A::autoencoder>, any(), "weights of the KL autoencoder that decodes latents; empty where images are no latents"},
       {"data", "scale_factor", kData<&A::scale_factor>, above(0),

@@ -21,9 +21,9 @@ struct Span {
   std::vector<float> weights;
 };
 
-std::vector<Span> spans_of(int source, int target) {
+std::vector<Span> spans_of(int source, double extent, int target) {
   constexpr double kLeast = 1e-3;  // a share of a pixel below this does not count
-  const double factor = 1.0 / (static_cast<double>(target) / source);
+  const double factor = 1.0 / (static_cast<double>(target) / extent);
   std::vector<Span> spans(static_cast<std::size_t>(target));
   for (int i = 0; i < target; ++i) {
     const double begin = i * factor, end = begin + factor, length = std::min(factor, source - begin);
@@ -94,10 +94,11 @@ std::uint8_t rounded(float mean) {
 
 }  // namespace
 
-void resize_area_rgb(const std::uint8_t* pixels, int height, int width, std::uint8_t* out, int out_height, int out_width) {
+void resize_area_rgb(const std::uint8_t* pixels, int height, int width, std::uint8_t* out, int out_height, int out_width, double extent_height,
+                     double extent_width) {
   const std::size_t row_values = static_cast<std::size_t>(width) * kChannels, columns = static_cast<std::size_t>(out_width);
-  const std::vector<Span> down = spans_of(height, out_height);
-  const Taps across = taps_of(spans_of(width, out_width));
+  const std::vector<Span> down = spans_of(height, extent_height, out_height);
+  const Taps across = taps_of(spans_of(width, extent_width, out_width));
   const ShrinkRow shrink_row = shrink_row_of(across.count);
   std::vector<float> row(row_values + static_cast<std::size_t>(across.count) * kChannels + 1);
   std::vector<Float4> shrunk(columns), sums(columns);

@@ -35,7 +35,7 @@ class FileDataset : public Dataset, public EncodedImages {
     const std::filesystem::path& path = list_.files.at(static_cast<std::size_t>(index));
     if (!list_.prepare) {
       const std::string file = read_file(path);
-      return decode_fitted(std::as_bytes(std::span(file)), config_.channels, config_.height(), config_.width(), path.string(), pixels);
+      return decode_fitted(std::as_bytes(std::span(file)), config_.channels, config_.height(), config_.width(), path.string(), pixels, config_.jpeg_scaling);
     }
     const Image image = read_image(path, config_.channels);
     try {

@@ -33,6 +33,8 @@ void quieten_opencv() {
 struct Decoded {
   cv::Mat mat;
   bool rgb = false;  ///< RGB(A); else OpenCV's BGR(A)
+  int scale = 1;     ///< of a JPEG at a fraction of its size, InterleavedImage's
+  cv::Size full;     ///< the file's size where scale is above 1
 };
 
 /// Interleaved -> planes of RGB(A), 8 bits. @param planes  [C, H, W]
@@ -69,13 +71,15 @@ void require_channels(std::int64_t channels) {
   if (channels != 1 && channels != 3 && channels != 4) throw Error(fmt::format("an image has 1, 3 or 4 channels, not {}", channels));
 }
 
-Decoded decode(std::span<const std::byte> file, const std::string& name) {
+/// @param least  of a JPEG: decode_jpeg's least height and width
+Decoded decode(std::span<const std::byte> file, const std::string& name, cv::Size least = {}) {
   quieten_opencv();
   const std::string damage = image_damage(file);
   if (!damage.empty()) throw Error(fmt::format("cannot read image {}: {}", name, damage));
   if (file[0] == std::byte{0xFF}) {  // a JPEG, of which image_damage has seen the beginning
     thread_local InterleavedImage jpeg;
-    if (decode_jpeg(file, jpeg)) return {cv::Mat(jpeg.height, jpeg.width, CV_8UC(jpeg.channels), jpeg.pixels.data()), true};
+    if (decode_jpeg(file, jpeg, least.height, least.width))
+      return {cv::Mat(jpeg.height, jpeg.width, CV_8UC(jpeg.channels), jpeg.pixels.data()), true, jpeg.scale, {jpeg.full_width, jpeg.full_height}};
   }
   Decoded decoded;
   try {
@@ -156,10 +160,19 @@ Image decode_image(std::span<const std::byte> file, std::int64_t channels, const
 }
 
 void decode_fitted(std::span<const std::byte> file, std::int64_t channels, std::int64_t height, std::int64_t width, const std::string& name,
-                   std::span<std::uint8_t> pixels) {
+                   std::span<std::uint8_t> pixels, bool jpeg_scaling) {
   require_channels(channels);
-  Decoded decoded = decode(file, name);
+  const auto half_more = [](std::int64_t side) { return static_cast<int>((3 * side + 1) / 2); };
+  Decoded decoded = decode(file, name, jpeg_scaling && channels == 3 ? cv::Size(half_more(width), half_more(height)) : cv::Size());
   try {
+    if (decoded.scale > 1) {
+      const Cover cover = cover_of(decoded.full.height, decoded.full.width, height, width);
+      const cv::Mat& mat = decoded.mat;
+      cv::Mat scaled(cover.size, CV_8UC3);
+      resize_area_rgb(mat.data, mat.rows, mat.cols, scaled.data, scaled.rows, scaled.cols, static_cast<double>(decoded.full.height) / decoded.scale,
+                      static_cast<double>(decoded.full.width) / decoded.scale);
+      return split_planes({scaled(cover.centre), true}, pixels.data());
+    }
     if (decoded.mat.channels() == channels && decoded.mat.depth() == CV_8U) {  // the channels are scaled side by side, and only what is left is taken apart
       const Cover cover = cover_of(decoded.mat.rows, decoded.mat.cols, height, width);
       decoded.mat = scaled_to(decoded.mat, cover.size)(cover.centre);

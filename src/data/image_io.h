@@ -22,8 +22,9 @@ Image read_image(const std::filesystem::path& path, std::int64_t channels);
 Image decode_image(std::span<const std::byte> file, std::int64_t channels, const std::string& name);
 
 /// decode_image, then resize_and_center_crop, in one go: the same pixels in less time. @param pixels  [C, H, W]
+/// @param jpeg_scaling  a large JPEG is decoded at a fraction of its size (decode_jpeg) that is still 1.5 times the wanted one: other pixels
 void decode_fitted(std::span<const std::byte> file, std::int64_t channels, std::int64_t height, std::int64_t width, const std::string& name,
-                   std::span<std::uint8_t> pixels);
+                   std::span<std::uint8_t> pixels, bool jpeg_scaling = false);
 
 /// Grey to colour repeats the value; colour to grey is ITU-R 601 luma in 16-bit fixed point, as Pillow rounds it; alpha is dropped, or added as 255.
 /// @param channels  1, 3 or 4, else Error

@@ -35,7 +35,7 @@ struct Decompressor {
 
 }  // namespace
 
-bool decode_jpeg(std::span<const std::byte> file, InterleavedImage& image) {
+bool decode_jpeg(std::span<const std::byte> file, InterleavedImage& image, std::int64_t least_height, std::int64_t least_width) {
   constexpr JDIMENSION kRows = 16;  // a row of blocks, with chroma at half height
   thread_local Decompressor decompressor;
   jpeg_decompress_struct& info = decompressor.info;
@@ -53,8 +53,15 @@ bool decode_jpeg(std::span<const std::byte> file, InterleavedImage& image) {
   info.out_color_space = info.num_components == 1 ? JCS_GRAYSCALE : JCS_RGB;
   info.dct_method = JDCT_ISLOW;
   info.do_fancy_upsampling = TRUE;
+  info.scale_num = 1;
+  info.scale_denom = 1;
+  const auto fits = [&](std::int64_t denominator) { return info.image_height >= least_height * denominator && info.image_width >= least_width * denominator; };
+  while (least_height > 0 && info.num_components == 3 && info.scale_denom < 8 && fits(2 * info.scale_denom)) info.scale_denom *= 2;
   jpeg_start_decompress(&info);
   image.channels = info.output_components;
+  image.scale = static_cast<int>(info.scale_denom);
+  image.full_height = static_cast<int>(info.image_height);
+  image.full_width = static_cast<int>(info.image_width);
   image.height = static_cast<int>(info.output_height);
   image.width = static_cast<int>(info.output_width);
   const std::size_t row = static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.channels);

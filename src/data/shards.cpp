@@ -73,7 +73,7 @@ class ShardDataset : public Dataset, public EncodedImages {
     return fmt::format("{}[{}]", index_.shards.at(sample(index).shard).path.string(), index - first_of_shard(sample(index).shard));
   }
   void read(std::int64_t index, std::span<std::uint8_t> pixels) const override {
-    decode_fitted(read_member(index).bytes(), config_.channels, config_.height(), config_.width(), describe(index), pixels);
+    decode_fitted(read_member(index).bytes(), config_.channels, config_.height(), config_.width(), describe(index), pixels, config_.jpeg_scaling);
   }
   EncodedImage encoded(std::int64_t index) const override {
     const Member member = read_member(index);

@@ -35,7 +35,7 @@ class ZipDataset : public Dataset, public EncodedImages {
   std::int64_t label(std::int64_t index) const override { return list_.labels.empty() ? 0 : list_.labels.at(static_cast<std::size_t>(index)); }
   std::string describe(std::int64_t index) const override { return fmt::format("{}[{}]", config_.path, names_.at(static_cast<std::size_t>(index))); }
   void read(std::int64_t index, std::span<std::uint8_t> pixels) const override {
-    decode_fitted(member(index), config_.channels, config_.height(), config_.width(), describe(index), pixels);
+    decode_fitted(member(index), config_.channels, config_.height(), config_.width(), describe(index), pixels, config_.jpeg_scaling);
   }
   EncodedImage encoded(std::int64_t index) const override { return {member(index), ending_of(names_.at(static_cast<std::size_t>(index))), {}}; }
 

@@ -133,6 +133,7 @@ Reference dataset_reference(const DatasetRow& dataset_row, Split split, FeatureN
   DataConfig config = data;
   config.limit = limit;
   config.num_classes = 0;
+  config.jpeg_scaling = false;  // of the model's training alone
   if (data.dataset != dataset_row.name) {
     config.dataset = dataset_row.name;
     if (!data.dataset.empty()) config.path.clear();

@@ -166,6 +166,33 @@ TEST_CASE("decoding to a size at once gives the pixels of decoding, scaling and 
   check_error([&] { decode_fitted(std::as_bytes(std::span(file)), 3, 8, 8, "small.jpg", pixels); }, {"small.jpg", "7 x 20", "8 x 8"});
 }
 
+TEST_CASE("a large JPEG decoded at a fraction of its size is nearly the picture that is wanted, in the same place; a smaller or grey one is that picture") {
+  for (const bool grey : {false, true})
+    for (const auto& [height, width, large] :
+         {std::tuple(23, 64, false), std::tuple(24, 24, true), std::tuple(33, 57, true), std::tuple(100, 75, true), std::tuple(257, 230, true), std::tuple(193, 199, true)}) {
+      INFO(height << " x " << width << (grey ? " grey" : ""));
+      cv::Mat picture(height, width, CV_8UC3);  // without edges: what a pixel is off its place shows
+      for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x)
+          picture.at<cv::Vec3b>(y, x) = {static_cast<uchar>(255 * x / width), static_cast<uchar>(255 * y / height), static_cast<uchar>(255 * (x + y) / (width + height))};
+      if (grey) cv::cvtColor(picture, picture, cv::COLOR_BGR2GRAY);
+      const Bytes file = encoded(".jpg", picture, {cv::IMWRITE_JPEG_QUALITY, 95});
+      const auto bytes = std::as_bytes(std::span(file));
+      Bytes exact(3 * 8 * 8), fast(exact.size());
+      decode_fitted(bytes, 3, 8, 8, "x", exact);
+      decode_fitted(bytes, 3, 8, 8, "x", fast, true);
+      const bool scaled = large && !grey;
+      CHECK((fast != exact) == scaled);
+      int worst = 0;
+      for (std::size_t i = 0; i < exact.size(); ++i) worst = std::max(worst, std::abs(int{exact[i]} - int{fast[i]}));
+      CHECK(worst <= 4);
+      InterleavedImage image;
+      REQUIRE(decode_jpeg(bytes, image, 12, 12));
+      CHECK(std::min(image.height, image.width) >= 12);
+      CHECK((image.height < height) == scaled);
+    }
+}
+
 TEST_CASE("the area filter of colour pictures is OpenCV's, bit for bit") {
   std::mt19937 random(4);
   for (int i = 0; i < 300; ++i) {

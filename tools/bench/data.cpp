@@ -47,6 +47,7 @@ int main(int argc, char** argv) {
   app.add_option("DATASET", data.dataset, "folder or shards")->required();
   app.add_option("PATH", data.path)->required();
   app.add_option("--image-size", data.image_size.front())->capture_default_str();
+  app.add_flag("--jpeg-scaling", data.jpeg_scaling);
   app.add_option("--batch-size", options.batch_size)->capture_default_str();
   app.add_option("--batches", batches)->capture_default_str();
   app.add_option("--workers", options.workers)->capture_default_str();

@@ -2,7 +2,8 @@
 
 Run by tools/bench/data.sh. Work of an image: decode, scale the shorter side to 64 pixels, cut the centre, mirror at random, [-1, 1] in float [3, 64, 64]; batches of
 64 in a random order; two workers. Pictures are Fashion-MNIST's, enlarged to 224 to 320 pixels a side and coloured, with a texture that keeps files as large as
-photographs' (quality 90). Both sides read from the page cache.
+photographs' (quality 90). Both sides read from the page cache. "scaled" is
+data.jpeg_scaling: other pixels than torchvision's.
 """
 import argparse
 import datetime
@@ -73,8 +74,8 @@ def run_torchvision(folder):
     return {"images_per_second": (batches - 1) * BATCH / seconds, "cpu_ms_per_image": 1000 * (cpu_seconds() - cpu) / (batches * BATCH)}
 
 
-def run_ours(dataset, path, batches):
-    command = [BUILD / "tools/bench/bench_data", dataset, path, "--batches", batches, "--batch-size", BATCH, "--image-size", SIDE, "--workers", WORKERS]
+def run_ours(dataset, path, batches, *options):
+    command = [BUILD / "tools/bench/bench_data", dataset, path, "--batches", batches, "--batch-size", BATCH, "--image-size", SIDE, "--workers", WORKERS, *options]
     assert batches > 8, "too few images: the loader's first batches are not counted"
     return json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
 
@@ -99,6 +100,7 @@ def main():
         sides = {
             "torchvision, folder": lambda: run_torchvision(folder),
             "uvit, folder": lambda: run_ours("folder", folder, batches),
+            "uvit, folder, scaled": lambda: run_ours("folder", folder, batches, "--jpeg-scaling"),
             "uvit, shards": lambda: run_ours("shards", packed, batches),
             f"uvit, shards of {SIDE} x {SIDE}": lambda: run_ours("shards", small, batches),
         }
