@@ -1,6 +1,7 @@
 # A training that is killed with SIGKILL at fifty moments, and started again with --resume each time, ends as the one that was left alone: weights,
 # averages, optimizer state, scores and every number of the log but those of the clock, bit for bit. A third of the moments are within the writing of a
-# checkpoint, a third a random time into training, and the others anywhere, the start of the program included.
+# checkpoint, a third a random time into training, and the others anywhere, the start of the program included. Times are counted in steps of the
+# undisturbed training, so that fifty kills fall within it on a machine of any speed.
 . "$(dirname "$0")/support.sh"
 need_fashion_mnist
 cd "$scratch"
@@ -14,7 +15,10 @@ train=("${tiny[@]}" --set train.steps=$steps --set train.checkpoint_every=3 --se
   --set train.keep_checkpoints=2 --set train.sample_every=300 --set "sample.grid=[1,2]")
 config=$source_dir/configs/fashion_mnist/uvic.toml
 
+start=$(date +%s%3N)
 "$uvit" train "$config" --out whole "${train[@]}" >/dev/null 2>err || fail "undisturbed: $(tail -n 3 err)"
+training_ms=$(tail -n 1 whole/metrics.jsonl | sed -E 's/.*"seconds":([0-9.e-]+).*/\1/' | awk '{ printf "%d", 1000 * $1 }')
+starting_ms=$(($(date +%s%3N) - start - training_ms))
 
 # wait_for SECONDS COMMAND...: until the command succeeds or the program has ended.
 wait_for() {
@@ -29,7 +33,8 @@ events() { compgen -G 'killed/events.out.tfevents.*' | wc -l; }
 trains() { (($(events) > before)); }                                  # the new event file comes just before the first step
 writes() { compgen -G 'killed/checkpoints/step-*.tmp' >/dev/null; }    # a checkpoint is being written
 writes_last() { compgen -G 'killed/checkpoints/step-*.tmp/state.json' >/dev/null || compgen -G 'killed/checkpoints/latest.tmp' >/dev/null; }
-pause() { sleep "$(printf '0.%03d' $((RANDOM % $1)))"; }
+pause_ms() { sleep "$(($1 / 1000)).$(printf %03d $(($1 % 1000)))"; }
+pause() { pause_ms $((RANDOM * $1 * training_ms / steps / 32768)); } # up to $1 steps
 
 kills=0 within=0
 resume=()
@@ -39,10 +44,10 @@ while ((kills < 50)); do
   pid=$!
   disown
   case $((kills % 6)) in
-    0 | 1) wait_for 60 trains && pause 150 && wait_for 10 writes ;;
-    2) wait_for 60 trains && pause 100 && wait_for 10 writes_last ;;
-    3 | 4) wait_for 60 trains && pause 400 ;;
-    *) pause 999 && pause 999 ;;
+    0 | 1) wait_for 60 trains && pause 8 && wait_for 10 writes ;;
+    2) wait_for 60 trains && pause 6 && wait_for 10 writes_last ;;
+    3 | 4) wait_for 60 trains && pause 20 ;;
+    *) pause_ms $((RANDOM * starting_ms / 32768)) && pause 30 ;;
   esac
   if ! kill -9 "$pid" 2>/dev/null; then
     fail "the program ended after $kills kills: $(tail -n 1 err)"
@@ -53,7 +58,7 @@ while ((kills < 50)); do
   compgen -G 'killed/checkpoints/*.tmp' >/dev/null && within=$((within + 1))
   [ -e killed/lock ] && resume=(--resume) # before that there is no run to resume
 done
-echo "$kills kills, $within of them within the writing of a checkpoint; $(ls killed/checkpoints | tr '\n' ' ')"
+echo "$steps steps in $training_ms ms after a start of $starting_ms ms; $kills kills, $within of them within the writing of a checkpoint; $(ls killed/checkpoints | tr '\n' ' ')"
 ((within >= 5)) || fail "only $within kills fell into the writing of a checkpoint"
 succeed "trained $steps steps" "$uvit" train "$config" --out killed "${train[@]}" --resume
 
