@@ -2,13 +2,16 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <system_error>
+#include <vector>
 
 #include "core/error.h"
 
@@ -49,6 +52,15 @@ std::filesystem::path temporary_beside(const std::filesystem::path& path) {
   return temporary;
 }
 
+/// The process whose temporary_beside a path this name is, 0 where it is none.
+pid_t writer_of(const std::string& name) {
+  const std::size_t at = name.rfind(".tmp-");
+  int process = 0, end = 0;
+  unsigned count = 0;
+  if (at == std::string::npos || std::sscanf(name.c_str() + at, ".tmp-%9d-%9u%n", &process, &count, &end) != 2) return 0;
+  return process > 0 && at + static_cast<std::size_t>(end) == name.size() ? process : 0;
+}
+
 }  // namespace
 
 void make_directories(const std::filesystem::path& folder) {
@@ -74,6 +86,16 @@ void replace_file(const std::filesystem::path& path, const std::function<void(co
     throw;
   }
   sync_path(path.has_parent_path() ? path.parent_path() : ".");
+}
+
+void remove_temporaries(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> left;
+  std::error_code code;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, code)) {
+    const pid_t writer = writer_of(entry.path().filename().string());
+    if (writer > 0 && entry.is_regular_file(code) && ::kill(writer, 0) != 0 && errno == ESRCH) left.push_back(entry.path());
+  }
+  for (const std::filesystem::path& file : left) std::filesystem::remove(file, code);
 }
 
 void write_file(const std::filesystem::path& path, std::span<const std::byte> bytes) {

@@ -15,6 +15,9 @@ void make_directories(const std::filesystem::path& folder);
 /// When `write` throws or the disk is full, the temporary file is removed and `path` is untouched.
 void replace_file(const std::filesystem::path& path, const std::function<void(const std::filesystem::path& temporary)>& write);
 
+/// Removes from the folder what processes that were killed within replace_file left of it, those of this machine that still run excepted.
+void remove_temporaries(const std::filesystem::path& folder);
+
 /// replace_file with these bytes.
 void write_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
 void write_file(const std::filesystem::path& path, std::string_view text);

@@ -48,6 +48,7 @@ PreparedRun prepare_run_folder(const fs::path& run, bool resume, bool may_begin)
   if (resume && !goes_on) spdlog::info("{} has no checkpoint yet: training begins at step 0", run.string());
   make_directories(run / "checkpoints");
   make_directories(run / "samples");
+  for (const fs::path& folder : {run, run / "samples"}) remove_temporaries(folder);
   return {std::move(*lock), goes_on};
 }
 

@@ -348,6 +348,7 @@ void Trainer::resume() {
   if (saved.threads != threads_)
     spdlog::warn("the run had {} threads and now has {}: its numbers may differ in the last bits from those of an uninterrupted run", saved.threads,
                  threads_);
+  keep_snapshots(run_, checkpoint_, config_.train);  // a crash may have come between the checkpoint and these
   spdlog::info("resuming from {}", checkpoint_.string());
 }
 

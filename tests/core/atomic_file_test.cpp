@@ -1,5 +1,6 @@
 #include "core/atomic_file.h"
 
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
@@ -45,6 +46,23 @@ TEST_CASE("a failed write leaves the old file, no temporary one, and says why") 
   CHECK_THAT(test::error_of([&] { write_file(folder / "none/b.txt", "x"); }), Contains("none/b.txt") && Contains("No such file"));
   CHECK_THAT(test::error_of([&] { write_file(folder.path(), "x"); }), Contains("it is a folder or a device"));
   CHECK_THAT(test::error_of([&] { write_file("/dev/null", "x"); }), Contains("it is a folder or a device"));
+}
+
+TEST_CASE("what killed writers left is removed, and nothing else") {
+  const test::ScratchFolder folder;
+  const pid_t gone = ::fork();
+  if (gone == 0) ::_exit(0);
+  REQUIRE(::waitpid(gone, nullptr, 0) == gone);
+  const std::string left = ".tmp-" + std::to_string(gone) + "-3", at_work = ".tmp-" + std::to_string(::getpid()) + "-0";
+  for (const std::string& name : {"status.json" + left, "a" + left, "status.json" + at_work, std::string("status.json"), "b.tmp-" + std::to_string(gone),
+                                  "c" + left + "x", std::string("d.tmp-0-0"), std::string("e.tmp-99999999999-1")})
+    write_file(folder / name, "x");
+  std::filesystem::create_directory(folder / ("folder" + left));
+  remove_temporaries(folder.path());
+  CHECK_FALSE(std::filesystem::exists(folder / ("status.json" + left)));
+  CHECK_FALSE(std::filesystem::exists(folder / ("a" + left)));
+  CHECK(folder.entries() == 7);
+  remove_temporaries(folder / "none");
 }
 
 TEST_CASE("a full disk is named") {

@@ -1,7 +1,7 @@
 # A training that is killed with SIGKILL at fifty moments, and started again with --resume each time, ends as the one that was left alone: weights,
-# averages, optimizer state, scores and every number of the log but those of the clock, bit for bit. A third of the moments are within the writing of a
-# checkpoint, a third a random time into training, and the others anywhere, the start of the program included. Times are counted in steps of the
-# undisturbed training, so that fifty kills fall within it on a machine of any speed.
+# averages and their snapshots, optimizer state, scores and every number of the log but those of the clock, bit for bit. Half of the moments are within
+# the writing of a checkpoint, a third anywhere in training, and the others before its first step. They are counted in steps of the log, so that fifty
+# kills fall within the training on a machine of any speed.
 . "$(dirname "$0")/support.sh"
 need_fashion_mnist
 cd "$scratch"
@@ -30,11 +30,23 @@ wait_for() {
   done
 }
 events() { compgen -G 'killed/events.out.tfevents.*' | wc -l; }
-trains() { (($(events) > before)); }                                  # the new event file comes just before the first step
-writes() { compgen -G 'killed/checkpoints/step-*.tmp' >/dev/null; }    # a checkpoint is being written
+trains() { (($(events) > before)); } # the new event file comes just before the first step
+writes() { compgen -G 'killed/checkpoints/step-*.tmp' >/dev/null; } # a checkpoint is being written
 writes_last() { compgen -G 'killed/checkpoints/step-*.tmp/state.json' >/dev/null || compgen -G 'killed/checkpoints/latest.tmp' >/dev/null; }
-pause_ms() { sleep "$(($1 / 1000)).$(printf %03d $(($1 % 1000)))"; }
-pause() { pause_ms $((RANDOM * $1 * training_ms / steps / 32768)); } # up to $1 steps
+last_step() { tail -n 1 killed/metrics.jsonl 2>/dev/null | sed -E 's/.*"step":([0-9]+).*/\1/'; }
+gone() { (($(last_step) >= from + further)); }
+sleep_ms() { sleep "$(($1 / 1000)).$(printf %03d $(($1 % 1000)))"; }
+# go_on STEPS: up to so many steps further in the log, and then a part of the time of two steps, so that any moment of a step is met.
+go_on() {
+  local from further=$((RANDOM % $1))
+  from=$(last_step)
+  wait_for 60 gone && sleep_ms $((RANDOM * 2 * training_ms / steps / 32768))
+}
+# start_up: a random part of the time that the program takes to its first step.
+start_up() {
+  local end=$((${EPOCHREALTIME/[.,]/} + 1000 * (RANDOM * starting_ms / 32768)))
+  until trains || ((${EPOCHREALTIME/[.,]/} >= end)); do sleep 0.002; done
+}
 
 kills=0 within=0
 resume=()
@@ -44,10 +56,10 @@ while ((kills < 50)); do
   pid=$!
   disown
   case $((kills % 6)) in
-    0 | 1) wait_for 60 trains && pause 8 && wait_for 10 writes ;;
-    2) wait_for 60 trains && pause 6 && wait_for 10 writes_last ;;
-    3 | 4) wait_for 60 trains && pause 20 ;;
-    *) pause_ms $((RANDOM * starting_ms / 32768)) && pause 30 ;;
+    0 | 1) wait_for 60 trains && go_on 8 && wait_for 10 writes ;;
+    2) wait_for 60 trains && go_on 6 && wait_for 10 writes_last ;;
+    3 | 4) wait_for 60 trains && go_on 20 ;;
+    *) start_up ;;
   esac
   if ! kill -9 "$pid" 2>/dev/null; then
     fail "the program ended after $kills kills: $(tail -n 1 err)"
@@ -67,6 +79,7 @@ for file in model ema_0.995 ema_power_0.1 optimizer; do
 done
 cmp "whole/checkpoints/step-$steps/state.json" "killed/checkpoints/step-$steps/state.json" || fail "state.json differs"
 cmp whole/scores.jsonl killed/scores.jsonl || fail "scores.jsonl differs"
+diff -r whole/ema killed/ema >/dev/null || fail "the snapshots of the averages differ: $(diff -rq whole/ema killed/ema | head -n 3)"
 without_clock() { sed -E 's/"(images_per_second|data_wait|seconds)":[^,}]*,?//g' "$1/metrics.jsonl"; }
 cmp <(without_clock whole) <(without_clock killed) || fail "metrics.jsonl differs"
 [ "$(wc -l <whole/metrics.jsonl)" = $((steps / 2 + steps / 6)) ] || fail "$(wc -l <whole/metrics.jsonl) lines in metrics.jsonl" # every 2nd step, and checkpoints of odd ones
