@@ -4,6 +4,7 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "config/config.h"
@@ -58,6 +59,10 @@ struct SolverRow {
   SolverEnd end;
   std::int64_t (*nfe)(std::int64_t num_steps);  ///< null: known only afterwards
   SolverFunction* solve;
+  std::vector<std::string_view> keys;           ///< of [sample]: those it goes by, of those that not every solver goes by
+
+  /// Whether what it draws hangs on the key of [sample]. False for a key of other solvers.
+  bool goes_by(std::string_view key) const;
 };
 
 std::span<const SolverRow> solver_table();

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "samplers/sample_recipe.h"
 #include "samplers/sampler.h"
 
 namespace uvit {
@@ -14,6 +15,7 @@ void check_trainable(const Config& config) {
   validate(config);
   const bool draws = config.train.sample_every > 0 || config.eval.every_steps > 0;
   check_solver(config);  // whether it draws or not: the checkpoints carry these settings on
+  warn_of_settings_without_effect(config);
   const bool conditional = config.data.num_classes > 0 || config.model.context_dim > 0;
   if (draws && config.sample.guidance_scale != 1.0 && (!conditional || config.diffusion.label_dropout == 0))
     throw Error("sample.guidance_scale is not 1, but training is without label dropout: set diffusion.label_dropout, or sample.guidance_scale = 1");

@@ -53,6 +53,9 @@ succeed 'paintings' "$uvit" edit run --image all/seed-000003-class-3.png --mask 
 succeed '^interpolation.png: 4 images' "$uvit" interpolate run --seeds 1,2 --classes Bag,3 --frames 4 --num-steps 2
 succeed '^bits/dim@4 = [0-9.]+ ' "$uvit" likelihood run -n 4 --num-steps 2
 succeed 'eta 1.0' "$uvit" evaluate run -n 10 --agreement 0 --solver ddim --num-steps 2 --set sample.eta=1
+grep -q 'no effect' "$scratch/stderr" && fail "a warning of a key that ddim goes by"
+succeed . "$uvit" sample run --out named.png --class Bag --grid 1x2 --solver unipc --num-steps 2 --set sample.eta=1
+grep -q 'sample.eta = 1.0 has no effect: unipc does not go by it' "$scratch/stderr" || fail "no warning of a key without effect"
 succeed 'guide ema' "$uvit" evaluate run -n 10 --agreement 0 --num-steps 2 --guidance-scale 2 --guide run/checkpoints/step-3
 drawn=$("$uvit" evaluate run -n 10 --bootstrap 0 --images drawn 2>/dev/null | sed -n 's/^FD.*@10 = \([^ ]*\) .*/\1/p')
 [ "$(ls drawn | wc -l)" = 10 ] || fail "evaluate --images: 10 images expected"

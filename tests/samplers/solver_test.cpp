@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "diffusion/parameterisation.h"
 #include "samplers/dpm_solver.h"
+#include "samplers/sample_recipe.h"
 #include "samplers/sampler.h"
 #include "samplers/time_grid.h"
 #include "support/tensors.h"
@@ -329,6 +330,60 @@ TEST_CASE("the range of times is checked") {
   const auto edm = make_schedule("edm");
   SamplerOptions options;
   CHECK_THROWS_WITH(find_solver("flow_heun").solve(Gaussian{*edm}.denoiser(), *edm, x, no_noise(), options), Catch::Contains("edm_heun"));
+}
+
+TEST_CASE("each solver goes by the keys that its row names, and by no other solver's") {
+  using Change = void (*)(SampleConfig&);
+  const std::vector<std::pair<std::string, Change>> changes = {{"num_steps", [](SampleConfig& c) { c.num_steps = 9; }},
+                                                               {"t_end", [](SampleConfig& c) { c.t_end = 0.01; }},
+                                                               {"time_grid", [](SampleConfig& c) { c.time_grid = "t2"; }},
+                                                               {"time_shift", [](SampleConfig& c) { c.time_shift = 3; }},
+                                                               {"order", [](SampleConfig& c) { c.order = 3; }},
+                                                               {"eta", [](SampleConfig& c) { c.eta = 0.5; }},
+                                                               {"tolerance", [](SampleConfig& c) { c.tolerance = 0.01; }},
+                                                               {"churn", [](SampleConfig& c) { c.churn = 1; }},
+                                                               {"churn_range", [](SampleConfig& c) { c.churn_range = {0.0, 0.5}; }},
+                                                               {"churn_noise", [](SampleConfig& c) { c.churn_noise = 1.1; }}};
+  const auto schedule = make_schedule("vp_linear");
+  const at::Tensor x = normal(2);
+  const NoiseSource noise = [](std::int64_t draw) {
+    torch::manual_seed(static_cast<std::uint64_t>(draw));
+    return normal(2);
+  };
+  SampleConfig base;
+  base.num_steps = 6;
+  base.time_grid = "time_uniform";  // which a shift acts on
+  base.order = 2;
+  base.churn = 2;
+  for (const SolverRow& row : solver_table()) {
+    const auto draw = [&](const SampleConfig& config) { return row.solve(Gaussian{*schedule}.denoiser(), *schedule, x, noise, sampler_options(config)).x0; };
+    const at::Tensor plain = draw(base);
+    for (const auto& [key, change] : changes) {
+      INFO(row.name << " and " << key);
+      SampleConfig changed = base;
+      change(changed);
+      CHECK(at::equal(draw(changed), plain) == !row.goes_by(key));
+    }
+    CHECK(row.goes_by("guidance_scale"));
+  }
+}
+
+TEST_CASE("a recipe names what the solver goes by") {
+  Config config;
+  config.sample = {.solver = "edm_heun", .num_steps = 7, .time_grid = "t2", .eta = 0.5, .churn = 3, .guidance_rescale = 0.2};
+  const auto heun = sample_recipe(config, 13);
+  CHECK(heun.at("solver") == "edm_heun");
+  CHECK(heun.at("num_steps") == "7");
+  CHECK(heun.at("nfe") == "13");
+  CHECK(heun.at("churn") == "3.0");
+  CHECK(heun.at("guidance_rescale") == "0.2");
+  CHECK(heun.count("eta") + heun.count("time_grid") + heun.count("seed") == 0);
+  config.sample.solver = "ddim";
+  CHECK(sample_recipe(config, 7).at("eta") == "0.5");
+  CHECK(sample_recipe(config, 7).at("time_grid") == "\"t2\"");
+  CHECK(sample_recipe(config, 7).count("churn") == 0);
+  config.sample.solver = "dpm_solver_adaptive";
+  CHECK(sample_recipe(config, 40).count("num_steps") == 0);
 }
 
 TEST_CASE("an unknown solver names the nearest") { CHECK_THROWS_WITH(find_solver("dim"), Catch::Contains("ddim")); }

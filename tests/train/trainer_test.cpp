@@ -154,6 +154,7 @@ TEST_CASE("scores in training are of their checkpoint, the best one is kept, and
   config.optimizer.lr = 0.02;
   config.sample.num_steps = 2;
   config.sample.batch_size = 5;
+  config.sample.solver = "ddim";
   config.sample.eta = 0.5;
   config.eval.every_steps = 2;
   config.eval.n = 10;
@@ -183,7 +184,7 @@ TEST_CASE("scores in training are of their checkpoint, the best one is kept, and
   other.eval.n = 11;  // another metric, "@11"
   CHECK(TrainingScore(other, alone).taken_before(run / "scores.jsonl").empty());
   const std::string recipe = nlohmann::json::parse(read_file(run / "scores.jsonl").substr(0, read_file(run / "scores.jsonl").find('\n')))["recipe"].dump();
-  CHECK_THAT(recipe, Catch::Contains("\"eta\":\"0.5\""));  // every [sample] key that is not at its default
+  CHECK_THAT(recipe, Catch::Contains("\"eta\":\"0.5\""));  // every [sample] key of the solver that is not at its default
 
   const fs::path halves = scratch / "halves";
   Config half = config;

@@ -173,6 +173,7 @@ at::Tensor read_as_sample(const std::string& path, const LoadedModel& loaded) {
 }
 
 GenerateReport draw(LoadedModel& loaded, const GenerateRequest& request, const std::function<void(std::size_t, const Image&)>& sink) {
+  warn_of_settings_without_effect(loaded.config);
   std::optional<Progress> progress;
   if (!request.processes || request.processes->is_first()) progress.emplace("sample", static_cast<std::int64_t>(request.seeds.size()), "images");
   return generate(
