@@ -23,6 +23,8 @@ list(JOIN _torch_version "." _torch_version)
 message(STATUS "LibTorch: ${UVIT_TORCH_ROOT} (${_torch_version})")
 
 find_package(OpenMP REQUIRED) # without it at::parallel_for is silently serial
+# By its flag alone: given as a path, the compiler's libgomp makes CMake warn that LibTorch's own hides it, which is the one that both are to load.
+set_target_properties(OpenMP::OpenMP_CXX PROPERTIES INTERFACE_LINK_LIBRARIES "" INTERFACE_LINK_OPTIONS "${OpenMP_CXX_FLAGS}")
 
 add_library(uvit_torch INTERFACE)
 add_library(uvit::torch ALIAS uvit_torch)

@@ -171,7 +171,7 @@ void decode_fitted(std::span<const std::byte> file, std::int64_t channels, std::
       cv::Mat scaled(cover.size, CV_8UC3);
       resize_area_rgb(mat.data, mat.rows, mat.cols, scaled.data, scaled.rows, scaled.cols, static_cast<double>(decoded.full.height) / decoded.scale,
                       static_cast<double>(decoded.full.width) / decoded.scale);
-      return split_planes({scaled(cover.centre), true}, pixels.data());
+      return split_planes({.mat = scaled(cover.centre), .rgb = true, .full = {}}, pixels.data());
     }
     if (decoded.mat.channels() == channels && decoded.mat.depth() == CV_8U) {  // the channels are scaled side by side, and only what is left is taken apart
       const Cover cover = cover_of(decoded.mat.rows, decoded.mat.cols, height, width);

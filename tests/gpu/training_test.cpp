@@ -1,6 +1,8 @@
 // Block, optimizer, sampling and a short training on a GPU, against the same on the CPU.
 #include <torch/torch.h>
 
+#include <fmt/format.h>
+
 #include <catch2/catch.hpp>
 #include <limits>
 
@@ -67,7 +69,7 @@ TEST_CASE("GPU optimizer: three launches do what AdamW and the averages do on th
   const auto make = [&](at::Device device) {
     NamedTensors parameters;
     for (std::size_t i = 0; i < shapes.size(); ++i) {
-      parameters.emplace_back("p" + std::to_string(i), normal(shapes[i], i).to(device).set_requires_grad(true));
+      parameters.emplace_back(fmt::format("p{}", i), normal(shapes[i], i).to(device).set_requires_grad(true));
     }
     return parameters;
   };

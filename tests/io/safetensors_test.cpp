@@ -40,6 +40,8 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
   return fmt::format(R"("{}":{{"dtype":"{}","shape":{},"data_offsets":{}}})", name, dtype, shape, offsets);
 }
 
+std::string object(const std::string& entries) { return fmt::format("{{{}}}", entries); }
+
 }  // namespace
 
 TEST_CASE("every dtype widens to double") {
@@ -127,24 +129,24 @@ TEST_CASE("a damaged safetensors file is refused with the reason") {
   CHECK_THAT(error_for(file_with("{\"a\": 1e999}", 0)), Contains("not valid JSON"));
   CHECK_THAT(error_for(file_with("[1]", 0)), Contains("not a JSON object"));
   CHECK_THAT(error_for(file_with(std::string(50000, '['), 0)), Contains("nested too deeply"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[0,4]") + "," + entry("a", "F32", "[1]", "[0,4]") + "}", 4)),
+  CHECK_THAT(error_for(file_with(object(entry("a", "F32", "[1]", "[0,4]") + "," + entry("a", "F32", "[1]", "[0,4]")), 4)),
              Contains("'a' is listed twice"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[2]", "[0,4]") + "}", 4)), Contains("tensor 'a'") && Contains("does not fill its 4 bytes"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[4294967296,4294967296,4]", "[0,0]") + "}", 0)), Contains("does not fill"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[-1]", "[0,4]") + "}", 4)), Contains("not a whole number"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1.0]", "[0,4]") + "}", 4)), Contains("not a whole number"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[18446744073709551615]", "[0,4]") + "}", 4)), Contains("too large"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F8_E4M3", "[1]", "[0,1]") + "}", 1)), Contains("F8_E4M3 is not supported"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[4,0]") + "}", 4)), Contains("ends before it begins"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[0]") + "}", 4)), Contains("not two numbers"));
+  CHECK_THAT(error_for(file_with(object(entry("a", "F32", "[2]", "[0,4]")), 4)), Contains("tensor 'a'") && Contains("does not fill its 4 bytes"));
+  CHECK_THAT(error_for(file_with(object(entry("a", "F32", "[4294967296,4294967296,4]", "[0,0]")), 0)), Contains("does not fill"));
+  CHECK_THAT(error_for(file_with(object(entry("a", "F32", "[-1]", "[0,4]")), 4)), Contains("not a whole number"));
+  CHECK_THAT(error_for(file_with(object(entry("a", "F32", "[1.0]", "[0,4]")), 4)), Contains("not a whole number"));
+  CHECK_THAT(error_for(file_with(object(entry("a", "F32", "[18446744073709551615]", "[0,4]")), 4)), Contains("too large"));
+  CHECK_THAT(error_for(file_with(object(entry("a", "F8_E4M3", "[1]", "[0,1]")), 1)), Contains("F8_E4M3 is not supported"));
+  CHECK_THAT(error_for(file_with(object(entry("a", "F32", "[1]", "[4,0]")), 4)), Contains("ends before it begins"));
+  CHECK_THAT(error_for(file_with(object(entry("a", "F32", "[1]", "[0]")), 4)), Contains("not two numbers"));
   CHECK_THAT(error_for(file_with("{\"a\":{\"dtype\":\"F32\"}}", 0)), Contains("lacks dtype, shape or data_offsets"));
   CHECK_THAT(error_for(file_with("{\"a\":7}", 0)), Contains("lacks dtype, shape or data_offsets"));
   CHECK_THAT(error_for(file_with("{\"__metadata__\":{\"a\":7}}", 0)), Contains("not a string"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[0,4]") + "," + entry("b", "F32", "[1]", "[2,6]") + "}", 6)),
+  CHECK_THAT(error_for(file_with(object(entry("a", "F32", "[1]", "[0,4]") + "," + entry("b", "F32", "[1]", "[2,6]")), 6)),
              Contains("'b' overlaps"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[4,8]") + "}", 8)), Contains("hole of 4 bytes before tensor 'a'"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[0,4]") + "}", 3)), Contains("promises 4 bytes of data and 3 are there"));
-  CHECK_THAT(error_for(file_with("{" + entry("a", "F32", "[1]", "[0,4]") + "}", 5)), Contains("1 bytes follow"));
+  CHECK_THAT(error_for(file_with(object(entry("a", "F32", "[1]", "[4,8]")), 8)), Contains("hole of 4 bytes before tensor 'a'"));
+  CHECK_THAT(error_for(file_with(object(entry("a", "F32", "[1]", "[0,4]")), 3)), Contains("promises 4 bytes of data and 3 are there"));
+  CHECK_THAT(error_for(file_with(object(entry("a", "F32", "[1]", "[0,4]")), 5)), Contains("1 bytes follow"));
   const test::ScratchFolder folder;
   CHECK_THAT(test::error_of([&] { read_safetensors(folder / "missing.safetensors"); }), Contains("missing.safetensors: No such file"));
   CHECK_THAT(test::error_of([&] { read_safetensors(folder.path()); }), Contains("it is not a file"));
