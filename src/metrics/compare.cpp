@@ -132,7 +132,7 @@ std::string as_table(const Comparison& comparison, bool markdown) {
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
     if (r > 0 || !markdown) continue;
-    for (const std::size_t width : widths) text += "|" + std::string(width + 2, '-');
+    for (const std::size_t width : widths) text += fmt::format("|{:->{}}", "", width + 2);
     text += "|\n";
   }
   for (const std::string& note : comparison.notes) text += (markdown ? "\n- " : "note: ") + note + (markdown ? "" : "\n");

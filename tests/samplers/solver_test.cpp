@@ -370,7 +370,13 @@ TEST_CASE("each solver goes by the keys that its row names, and by no other solv
 
 TEST_CASE("a recipe names what the solver goes by") {
   Config config;
-  config.sample = {.solver = "edm_heun", .num_steps = 7, .time_grid = "t2", .eta = 0.5, .churn = 3, .guidance_rescale = 0.2};
+  SampleConfig& sample = config.sample;
+  sample.solver = "edm_heun";
+  sample.num_steps = 7;
+  sample.time_grid = "t2";
+  sample.eta = 0.5;
+  sample.churn = 3;
+  sample.guidance_rescale = 0.2;
   const auto heun = sample_recipe(config, 13);
   CHECK(heun.at("solver") == "edm_heun");
   CHECK(heun.at("num_steps") == "7");
@@ -378,11 +384,11 @@ TEST_CASE("a recipe names what the solver goes by") {
   CHECK(heun.at("churn") == "3.0");
   CHECK(heun.at("guidance_rescale") == "0.2");
   CHECK(heun.count("eta") + heun.count("time_grid") + heun.count("seed") == 0);
-  config.sample.solver = "ddim";
+  sample.solver = "ddim";
   CHECK(sample_recipe(config, 7).at("eta") == "0.5");
   CHECK(sample_recipe(config, 7).at("time_grid") == "\"t2\"");
   CHECK(sample_recipe(config, 7).count("churn") == 0);
-  config.sample.solver = "dpm_solver_adaptive";
+  sample.solver = "dpm_solver_adaptive";
   CHECK(sample_recipe(config, 40).count("num_steps") == 0);
 }
 
