@@ -140,7 +140,7 @@ Environment process_environment() {
 
 bool report_to_launcher(const std::string& message, bool secondary) {
   if (const char* fd = std::getenv("UVIT_ERROR_FD")) {
-    const std::string words = fmt::format("{:d}{:.4000}", secondary, message);  // fits a pipe's buffer: writing never waits
+    const std::string words = fmt::format("{:d}{}", secondary, std::string_view(message).substr(0, 4000));  // fits a pipe's buffer: writing never waits
     return ::write(std::atoi(fd), words.data(), words.size()) == static_cast<ssize_t>(words.size());
   }
   const char* path = std::getenv("TORCHELASTIC_ERROR_FILE");
