@@ -7,11 +7,10 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 
-#include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/name_table.h"
+#include "io/json_lines.h"
 #include "metrics/error_bars.h"
 
 namespace uvit {
@@ -178,12 +177,9 @@ std::string as_csv(const Comparison& comparison) {
 
 std::map<std::string, Score> read_scores(const std::filesystem::path& file) {
   std::map<std::string, Score> scores;
-  if (!std::filesystem::exists(file)) return scores;
-  std::istringstream stream(read_file(file));
   std::int64_t number = 0;
-  for (std::string line; std::getline(stream, line);) {
+  for_each_json_line(file, [&](const ordered_json& value) {
     ++number;
-    const ordered_json value = ordered_json::parse(line, nullptr, false);
     try {
       Score score{value.at("metric").get<std::string>(), value.at("value").get<double>(), std::nullopt, value.at("recipe").get<Recipe>()};
       if (value.contains("interval")) score.interval = Interval{value["interval"].at(0).get<double>(), value["interval"].at(1).get<double>()};
@@ -191,7 +187,7 @@ std::map<std::string, Score> read_scores(const std::filesystem::path& file) {
     } catch (const nlohmann::json::exception&) {
       throw Error(fmt::format("{}:{}: no score, which is an object with metric, value and recipe", file.string(), number));
     }
-  }
+  });
   return scores;
 }
 

@@ -2,11 +2,11 @@
 
 #include <charconv>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "config/keys.h"
 #include "core/atomic_file.h"
 #include "io/json_field.h"
+#include "io/json_lines.h"
 
 namespace uvit {
 namespace fs = std::filesystem;
@@ -16,18 +16,12 @@ namespace {
 
 /// Rewrites the log without lines beyond `step`. @return the seconds of its last line
 double drop_lines_beyond(const fs::path& path, std::int64_t step) {
-  if (!fs::exists(path)) return 0;
-  const std::string text = read_file(path);
-  std::istringstream lines(text);
-  std::string kept;
   double seconds = 0;
-  for (std::string line; std::getline(lines, line);) {
-    const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!json.is_object() || value_or(json, "step", step + 1) > step) continue;
-    seconds = value_or(json, "seconds", seconds);
-    kept += line + "\n";
-  }
-  if (kept != text) write_file(path, kept);
+  keep_json_lines(path, [&](const Json& line) {
+    const bool keeps = value_or(line, "step", step + 1) <= step;
+    if (keeps) seconds = value_or(line, "seconds", seconds);
+    return keeps;
+  });
   return seconds;
 }
 

@@ -45,6 +45,20 @@ constexpr std::int64_t kCheckedSteps = 3;  // after which the processes' paramet
 
 constexpr std::int64_t kWatchedImages = 4;  // of a batch, whose attention scores the log tells of
 
+/// The lowest of some values.
+class Lowest {
+ public:
+  /// Whether it is below all before.
+  bool take(double value) {
+    if (lowest_ && value >= *lowest_) return false;
+    lowest_ = value;
+    return true;
+  }
+
+ private:
+  std::optional<double> lowest_;
+};
+
 class Trainer {
  public:
   explicit Trainer(const TrainRequest& request);
@@ -97,7 +111,7 @@ class Trainer {
   TrainingState state_;
   const std::unique_ptr<GradientSum> gradient_sum_;
   std::optional<FileLock> lock_;
-  double best_eval_loss_ = -1, best_score_ = -1;
+  Lowest best_eval_loss_, best_score_;
   fs::path checkpoint_;  // the last one saved
   std::optional<MetricsLog> metrics_;
   std::optional<UnfinishedStep> unfinished_;  // the step whose evaluation, line and pictures are still to be done
@@ -301,9 +315,7 @@ void Trainer::score() {
   append_score(run_.string(), *found);
   metrics_->events().add_scalar("score/" + found->metric, state_.step, found->value);
   spdlog::info("step {}: {} = {:.6g}", state_.step, found->metric, found->value);
-  if (best_score_ >= 0 && found->value >= best_score_) return;
-  best_score_ = found->value;
-  link_checkpoint(run_, "best_score", checkpoint_);
+  if (best_score_.take(found->value)) link_checkpoint(run_, "best_score", checkpoint_);
 }
 
 /// Whether the run was stopped between its checkpoint and the score of it.
@@ -326,10 +338,7 @@ void Trainer::save(const std::optional<double>& eval_loss) {
   state.unfinished = unfinished_;
   checkpoint_ = state_.save(run_, std::move(state));
   if (!processes_.is_first()) return;
-  if (eval_loss && (best_eval_loss_ < 0 || *eval_loss < best_eval_loss_)) {
-    best_eval_loss_ = *eval_loss;
-    link_checkpoint(run_, "best", checkpoint_);
-  }
+  if (eval_loss && best_eval_loss_.take(*eval_loss)) link_checkpoint(run_, "best", checkpoint_);
   prune_checkpoints(run_, config_.train.keep_checkpoints);
 }
 
@@ -354,18 +363,14 @@ void Trainer::resume() {
 
 /// Lets best and best_score lead to the best of the checkpoints that are there, whatever a crash or a return to an earlier one left of the links.
 void Trainer::link_best() {
+  best_eval_loss_ = {};
+  best_score_ = {};
   const auto best = best_checkpoint(run_);
-  best_eval_loss_ = best ? best->second : -1;
-  if (best) link_checkpoint(run_, "best", best->first);
-  best_score_ = -1;
+  if (best && best_eval_loss_.take(best->second)) link_checkpoint(run_, "best", best->first);
   if (!training_score_) return;
   fs::path best_scored;
-  for (const TakenScore& score : training_score_->taken_before(run_ / "scores.jsonl")) {
-    const fs::path folder = run_ / "checkpoints" / fmt::format("step-{}", score.step);
-    if (best_score_ >= 0 && score.value >= best_score_) continue;
-    best_score_ = score.value;
-    best_scored = folder;
-  }
+  for (const TakenScore& score : training_score_->taken_before(run_ / "scores.jsonl"))
+    if (best_score_.take(score.value)) best_scored = run_ / "checkpoints" / fmt::format("step-{}", score.step);
   if (!best_scored.empty() && fs::exists(best_scored)) link_checkpoint(run_, "best_score", best_scored);
 }
 

@@ -7,13 +7,12 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <sstream>
 
 #include "checkpoint/autoencoder_file.h"
-#include "core/atomic_file.h"
 #include "core/error.h"
 #include "data/image_io.h"
 #include "io/json_field.h"
+#include "io/json_lines.h"
 #include "metrics/metric.h"
 #include "samplers/generate.h"
 #include "samplers/sample_recipe.h"
@@ -75,9 +74,9 @@ std::optional<Score> TrainingScore::operator()(UViT& model, std::int64_t step, c
 namespace {
 
 /// The step of a score that training took; none for any other line.
-std::optional<std::int64_t> step_taken(const nlohmann::json& score) {
+std::optional<std::int64_t> step_taken(const nlohmann::ordered_json& score) {
   if (!score.is_object() || !score.contains("recipe") || !score["recipe"].is_object()) return std::nullopt;
-  const nlohmann::json& recipe = score["recipe"];
+  const nlohmann::ordered_json& recipe = score["recipe"];
   if (value_or<std::string>(recipe, "taken", "") != kInTraining) return std::nullopt;
   const std::string text = value_or<std::string>(recipe, "step", "");
   std::int64_t step = 0;
@@ -89,28 +88,17 @@ std::optional<std::int64_t> step_taken(const nlohmann::json& score) {
 
 std::vector<TakenScore> TrainingScore::taken_before(const std::filesystem::path& scores) const {
   std::vector<TakenScore> taken;
-  if (!std::filesystem::exists(scores)) return taken;
   const std::string metric = fmt::format("{}@{}", metric_title("FID", network_->name(), ""), config_.eval.n);
-  std::istringstream stream(read_file(scores));
-  for (std::string line; std::getline(stream, line);) {
-    const auto score = nlohmann::json::parse(line, nullptr, false);
+  for_each_json_line(scores, [&](const nlohmann::ordered_json& score) {
     const auto step = step_taken(score);
-    if (!step || value_or<std::string>(score, "metric", "") != metric || value_or<std::string>(score["recipe"], "reference_hash", "") != reference_.hash) continue;
+    if (!step || value_or<std::string>(score, "metric", "") != metric || value_or<std::string>(score["recipe"], "reference_hash", "") != reference_.hash) return;
     taken.push_back({*step, value_or(score, "value", 0.0)});
-  }
+  });
   return taken;
 }
 
 void drop_training_scores_beyond(const std::filesystem::path& scores, std::int64_t step) {
-  if (!std::filesystem::exists(scores)) return;
-  const std::string text = read_file(scores);
-  std::istringstream stream(text);
-  std::string kept;
-  for (std::string line; std::getline(stream, line);) {
-    const auto score = nlohmann::json::parse(line, nullptr, false);
-    if (score.is_object() && step_taken(score).value_or(0) <= step) kept += line + "\n";
-  }
-  if (kept != text) write_file(scores, kept);
+  keep_json_lines(scores, [step](const nlohmann::ordered_json& score) { return step_taken(score).value_or(0) <= step; });
 }
 
 }  // namespace uvit

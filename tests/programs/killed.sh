@@ -17,7 +17,8 @@ config=$source_dir/configs/fashion_mnist/uvic.toml
 
 start=$(date +%s%3N)
 "$uvit" train "$config" --out whole "${train[@]}" >/dev/null 2>err || fail "undisturbed: $(tail -n 3 err)"
-training_ms=$(tail -n 1 whole/metrics.jsonl | sed -E 's/.*"seconds":([0-9.e-]+).*/\1/' | awk '{ printf "%d", 1000 * $1 }')
+field() { sed -E 's/.*"'"$1"'":([0-9.e-]+).*/\1/'; } # of JSON lines
+training_ms=$(tail -n 1 whole/metrics.jsonl | field seconds | awk '{ printf "%d", 1000 * $1 }')
 starting_ms=$(($(date +%s%3N) - start - training_ms))
 
 # wait_for SECONDS COMMAND...: until the command succeeds or the program has ended.
@@ -33,7 +34,7 @@ events() { compgen -G 'killed/events.out.tfevents.*' | wc -l; }
 trains() { (($(events) > before)); } # the new event file comes just before the first step
 writes() { compgen -G 'killed/checkpoints/step-*.tmp' >/dev/null; } # a checkpoint is being written
 writes_last() { compgen -G 'killed/checkpoints/step-*.tmp/state.json' >/dev/null || compgen -G 'killed/checkpoints/latest.tmp' >/dev/null; }
-last_step() { tail -n 1 killed/metrics.jsonl 2>/dev/null | sed -E 's/.*"step":([0-9]+).*/\1/'; }
+last_step() { tail -n 1 killed/metrics.jsonl 2>/dev/null | field step; }
 gone() { (($(last_step) >= from + further)); }
 sleep_ms() { sleep "$(($1 / 1000)).$(printf %03d $(($1 % 1000)))"; }
 # go_on STEPS: up to so many steps further in the log, and then a part of the time of two steps, so that any moment of a step is met.
@@ -83,7 +84,7 @@ diff -r whole/ema killed/ema >/dev/null || fail "the snapshots of the averages d
 without_clock() { sed -E 's/"(images_per_second|data_wait|seconds)":[^,}]*,?//g' "$1/metrics.jsonl"; }
 cmp <(without_clock whole) <(without_clock killed) || fail "metrics.jsonl differs"
 [ "$(wc -l <whole/metrics.jsonl)" = $((steps / 2 + steps / 6)) ] || fail "$(wc -l <whole/metrics.jsonl) lines in metrics.jsonl" # every 2nd step, and checkpoints of odd ones
-seconds=$(sed -E 's/.*"seconds":([0-9.e-]+).*/\1/' killed/metrics.jsonl)
+seconds=$(field seconds <killed/metrics.jsonl)
 [ "$seconds" = "$(sort -g <<<"$seconds")" ] || fail "the seconds of the log run backwards"
 for link in latest best best_score; do
   [ "$(readlink whole/checkpoints/$link)" = "$(readlink killed/checkpoints/$link)" ] || fail "checkpoints/$link: $(readlink killed/checkpoints/$link)"

@@ -2,8 +2,7 @@
 
 Run by tools/bench/data.sh. Work of an image: decode, scale the shorter side to 64 pixels, cut the centre, mirror at random, [-1, 1] in float [3, 64, 64]; batches of
 64 in a random order; two workers. Pictures are Fashion-MNIST's, enlarged to 224 to 320 pixels a side and coloured, with a texture that keeps files as large as
-photographs' (quality 90). Both sides read from the page cache. "scaled" is
-data.jpeg_scaling: other pixels than torchvision's.
+photographs' (quality 90). Both sides read from the page cache. "scaled" is data.jpeg_scaling: other pixels than torchvision's.
 """
 import argparse
 import datetime

@@ -5,28 +5,24 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "checkpoint/checkpoint.h"
 #include "commands/commands.h"
-#include "core/atomic_file.h"
 #include "core/error.h"
 #include "io/json_field.h"
+#include "io/json_lines.h"
 
 namespace uvit {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 std::vector<json> read_json_lines(const std::filesystem::path& path) {
   std::vector<json> lines;
-  if (!std::filesystem::exists(path)) return lines;
-  std::istringstream stream(read_file(path));
-  for (std::string line; std::getline(stream, line);) {
-    json value = json::parse(line, nullptr, false);
-    if (!value.is_object()) throw Error(fmt::format("{}:{}: not a JSON object", path.string(), lines.size() + 1));
-    lines.push_back(std::move(value));
-  }
+  for_each_json_line(path, [&](const json& line) {
+    if (!line.is_object()) throw Error(fmt::format("{}:{}: not a JSON object", path.string(), lines.size() + 1));
+    lines.push_back(line);
+  });
   return lines;
 }
 

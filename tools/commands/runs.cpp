@@ -7,13 +7,12 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <sstream>
 
 #include "commands/commands.h"
-#include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/progress.h"
 #include "io/json_field.h"
+#include "io/json_lines.h"
 #include "train/run_status.h"
 
 namespace uvit {
@@ -24,10 +23,9 @@ using Json = nlohmann::ordered_json;
 
 std::vector<Json> read_lines(const fs::path& path) {
   std::vector<Json> lines;
-  if (!fs::exists(path)) return lines;
-  std::istringstream stream(read_file(path));
-  for (std::string line; std::getline(stream, line);)
-    if (Json json = Json::parse(line, nullptr, false); json.is_object()) lines.push_back(std::move(json));
+  for_each_json_line(path, [&](const Json& json) {
+    if (json.is_object()) lines.push_back(json);
+  });
   return lines;
 }
 
